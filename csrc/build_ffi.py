@@ -1,0 +1,30 @@
+"""The cffi extension ``lapack_ai_backend._native``: csrc/ and fortran/ in one module.
+
+setup.py runs this file; it is not part of the installed package.
+"""
+
+from pathlib import Path
+
+import numpy
+from cffi import FFI
+
+ROOT = Path(__file__).resolve().parent.parent
+HEADER = "csrc/include/lapack_ai.h"
+
+# Straight-line kernels want -O3. Contraction (a*b+c in one rounding) is GCC's own default and
+# part of the kernels' accuracy statement, so it is said aloud.
+CFLAGS = ["-std=gnu11", "-O3", "-ffp-contract=fast", "-fno-math-errno", "-fvisibility=hidden", "-Wall", "-Wextra"]
+
+ffi = FFI()
+ffi.cdef((ROOT / HEADER).read_text(encoding="utf-8"))
+ffi.set_source(
+    "lapack_ai_backend._native",
+    '#include "native.h"',
+    sources=[str(path.relative_to(ROOT)) for folder in ("csrc", "fortran") for path in sorted((ROOT / folder).rglob("*.[cf]*")) if path.suffix in (".c", ".f90")],
+    depends=[str(path.relative_to(ROOT)) for path in sorted((ROOT / "csrc").rglob("*")) if path.suffix in (".h", ".inc")],
+    include_dirs=["csrc", "csrc/include", numpy.get_include()],
+    # The matmul hook uses NumPy's C API, which the limited API does not cover.
+    define_macros=[("_CFFI_NO_LIMITED_API", None)],
+    extra_compile_args=CFLAGS,
+    py_limited_api=False,
+)

@@ -1,0 +1,188 @@
+/* The native part's whole interface.
+ *
+ * Every C file includes this header and cffi reads the same text, so it holds
+ * declarations only: no macros, no includes (csrc/native.h adds what C needs).
+ *
+ * Three things live here:
+ *   products   kernels for stacks of matrix products, C[i] = A[i] B[i]
+ *   policy     the compiled rules: which kernel serves which problem
+ *   matmul     the hook in numpy.matmul that asks the policy and runs the kernel
+ */
+
+/* ---- dtypes, instruction sets ------------------------------------------- */
+
+/* Unsigned integers share the signed kernels: products wrap modulo 2^w alike. */
+enum lai_dtype {
+    LAI_FLOAT32, LAI_FLOAT64, LAI_COMPLEX64, LAI_COMPLEX128, LAI_INT32, LAI_INT64,
+    LAI_OTHER,              /* any dtype that no kernel claims */
+    LAI_DTYPES
+};
+
+enum lai_isa { LAI_BASELINE, LAI_AVX2, LAI_AVX512, LAI_ISAS };
+
+int lai_best_isa(void);         /* the highest level this CPU has (AVX2 means AVX2 and FMA) */
+int lai_current_isa(void);      /* the level the kernels run at */
+int lai_use_isa(int isa);       /* set it (tests, LAPACK_AI_ISA); returns 0, or -1 when this CPU lacks it */
+
+/* ---- products ------------------------------------------------------------ */
+
+/* A stack of products as numpy.matmul's inner loop describes it: C[i] is m x n,
+ * A[i] m x k, B[i] k x n; strides in bytes, any sign, zero when broadcast.
+ * C overlaps neither A nor B (NumPy copies first). Data is aligned and native. */
+typedef struct {
+    const char *a, *b;
+    char *c;
+    intptr_t batch, m, k, n;
+    intptr_t a_batch, a_row, a_column;
+    intptr_t b_batch, b_row, b_column;
+    intptr_t c_batch, c_row, c_column;
+} lai_product;
+
+/* The stock loop behind a call, for what a kernel must not do itself.
+ * overflow_matches: a self-check found that `direct` and the stock loop agree
+ * on blocks that overflow; where it is 0 such blocks belong to run(). */
+typedef struct lai_stock {
+    void (*run)(const struct lai_stock *self, const lai_product *product);
+    int overflow_matches;
+} lai_stock;
+
+/* How many blocks (matrices of a stack) each path computed. */
+typedef struct {
+    int64_t alphatensor, direct, stock;
+} lai_blocks;
+
+enum lai_status { LAI_DONE, LAI_NO_MEMORY, LAI_DECLINED };
+
+/* Kernels of products. Whole product in, status out; anything but LAI_DONE
+ * means that nothing was written and the caller must run the stock loop. */
+enum lai_kernel {
+    LAI_STOCK,              /* not a kernel: NumPy's or SciPy's own code */
+    LAI_DIRECT,             /* n x n stacks, n <= 8, textbook sums with FMA */
+    LAI_ALPHATENSOR49,      /* 4 x 4 stacks by 49 products, guarded block by block */
+    LAI_INTEGER,            /* 2-D integer products, blocked, exact modulo 2^w */
+    LAI_GEMM_ALPHA,         /* 2-D float products by fortran/{d,s}gemm_alpha.f90 */
+    LAI_PRODUCT_KERNELS     /* kernels of other functions are numbered from here */
+};
+
+/* Run one kernel at the current instruction set.
+ * LAI_DECLINED when it has no code for this dtype or these sizes. */
+int lai_run_product(int kernel, int dtype, const lai_product *product,
+                    const lai_stock *stock, lai_blocks *blocks);
+
+/* ---- fortran/ ------------------------------------------------------------- */
+
+/* DGEMM's interface (column-major, arguments by reference). */
+void lai_dgemm_alpha(const char *transa, const char *transb, const int *m, const int *n, const int *k,
+                     const double *alpha, const double *a, const int *lda,
+                     const double *b, const int *ldb, const double *beta, double *c, const int *ldc);
+void lai_sgemm_alpha(const char *transa, const char *transb, const int *m, const int *n, const int *k,
+                     const float *alpha, const float *a, const int *lda,
+                     const float *b, const int *ldb, const float *beta, float *c, const int *ldc);
+
+/* In place of XERBLA, which stops the process: the first illegal argument of
+ * this thread's last Fortran call (1-based), 0 when there was none. Reading clears it. */
+int lai_argument_error(void);
+
+/* ---- policy --------------------------------------------------------------- */
+
+enum lai_limits { LAI_MATMUL = 0, LAI_MAX_FUNCTIONS = 128, LAI_MAX_KERNELS = 32 };
+
+/* Why a row did not match, or what became of a call. Texts: lapack_ai_backend/reasons.py. */
+enum lai_reason {
+    LAI_ROUTED,             /* a kernel ran, or would run */
+    LAI_INACTIVE,           /* the backend is off in this context */
+    LAI_NO_RULE,            /* no rule names this function */
+    LAI_DISABLED,           /* option disable names this function */
+    LAI_DTYPE,
+    LAI_SHAPE,              /* not square, where the row wants square */
+    LAI_SIZE,
+    LAI_BATCH,
+    LAI_SYMMETRIC,          /* A @ A.T: BLAS keeps it symmetric and halves the work */
+    LAI_ACCURACY,           /* option accuracy excludes the kernel */
+    LAI_DEVICE,             /* the row wants a device that is not there */
+    LAI_FORCED,             /* option force names another kernel */
+    LAI_INPUT,              /* scipy.linalg: the arguments are not plain arrays that a kernel takes */
+    LAI_NO_LOOP,            /* matmul: no intercepted loop ran (empty, or a dtype that stays with NumPy) */
+    LAI_MEMORY,             /* the kernel ran short of memory: stock ran */
+    LAI_KERNEL_DECLINED,    /* the kernel refused this data: stock ran */
+    LAI_KERNEL_FAILED,      /* the kernel raised: stock ran */
+    LAI_BROKEN,             /* the kernel failed repeatedly and is switched off */
+    LAI_REASONS
+};
+
+/* What the policy looks at. Not a product: m x n, k = 0. */
+typedef struct {
+    int function, dtype;
+    int64_t m, k, n, batch;
+    int symmetric;
+} lai_problem;
+
+/* One rule, compiled. Rows are sorted by function, in the order of the rules; first match wins. */
+typedef struct {
+    int function, kernel, rule;
+    int blocked;            /* a lai_reason other than LAI_ROUTED: options took this row out */
+    uint32_t dtypes;        /* bit d: enum lai_dtype d */
+    int square;             /* m = k = n (or m = n) wanted */
+    int symmetric;          /* may serve A @ A.T */
+    int64_t min_dim, max_dim;       /* limits of each of m, k, n */
+    int64_t min_work;               /* least m k n (or m n) */
+    int64_t min_batch, max_batch;
+} lai_row;
+
+/* Immutable once made, and never freed: a loop may still read it after its context has ended. */
+typedef struct {
+    const lai_row *rows;
+    int first[129];         /* rows of function f: first[f] <= i < first[f + 1] */
+    int disabled[128];      /* option disable */
+} lai_table;
+
+typedef struct {
+    lai_problem problem;
+    const lai_table *table; /* whose rule, NULL when inactive */
+    int kernel, rule, reason;
+    lai_blocks blocks;
+    double seconds;
+} lai_decision;
+
+/* LAI_ROUTED when the row serves the problem, else the first column that excludes it. */
+int lai_match_row(const lai_row *row, const lai_problem *problem);
+
+/* The one policy: fills kernel, rule and reason of the decision from its problem and table. */
+void lai_decide(lai_decision *decision);
+
+/* ---- observation: counters of the process, traces of a context -------------- */
+
+typedef struct {
+    int64_t calls, bytes;
+    lai_blocks blocks;
+} lai_counter;
+
+void lai_count(const lai_decision *decision, int64_t bytes);
+void lai_read_counter(int function, int kernel, lai_counter *counter);
+int64_t lai_read_fallbacks(int function, int reason);
+void lai_reset_counters(void);
+
+typedef struct lai_trace lai_trace;
+lai_trace *lai_open_trace(void);                /* NULL: no memory */
+void lai_close_trace(lai_trace *trace);
+int64_t lai_append_to_trace(lai_trace *trace, const lai_decision *decision);    /* its index, or -1 */
+int64_t lai_trace_length(lai_trace *trace);
+int lai_read_trace(lai_trace *trace, int64_t index, lai_decision *decision);
+
+/* ---- numpy.matmul ------------------------------------------------------------ */
+
+enum lai_hook_status {
+    LAI_HOOKED,
+    LAI_HOOK_NO_NUMPY,      /* NumPy's C API did not load */
+    LAI_HOOK_SIGNATURE,     /* np.matmul's signature is not (n?,k),(k,m?)->(n?,m?) */
+    LAI_HOOK_OCCUPIED,      /* somebody else uses process_core_dims_func */
+    LAI_HOOK_LOOPS          /* a loop of np.matmul could not be replaced */
+};
+
+/* Put our loops and hook into the ufunc, whose address is given; `state` is the address
+ * of the ContextVar that holds the activation. Both must outlive the process. */
+int lai_hook_matmul(uintptr_t ufunc, uintptr_t state);
+void lai_unhook_matmul(void);
+void lai_set_process_table(const lai_table *table);     /* for contexts that set nothing; NULL: off */
+int lai_overflow_matches(int dtype);                    /* the self-check's verdict */
+void lai_check_overflow(void);                          /* run it again (another instruction set) */

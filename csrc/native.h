@@ -1,0 +1,16 @@
+/* What every C file of csrc/ needs around the shared header. */
+#ifndef LAPACK_AI_NATIVE_H
+#define LAPACK_AI_NATIVE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "include/lapack_ai.h"
+
+/* A kernel at one instruction set; lai_run_product() finds it in a table. */
+typedef int (*lai_product_kernel)(const lai_product *product, const lai_stock *stock, lai_blocks *blocks);
+
+/* Overwrite a decision that lai_append_to_trace() placed (matmul: its loop fills in what its hook began). */
+void lai_update_trace(lai_trace *trace, int64_t index, const lai_decision *decision);
+
+#endif

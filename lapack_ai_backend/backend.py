@@ -1,0 +1,165 @@
+"""The uarray backend: one ``__ua_function__``, which asks the policy and runs the kernel or declines.
+
+Each call asks us at most once, whoever leads it here: our own contexts (through
+`Gated`), uarray's ``register_backend`` and ``set_global_backend`` (through the
+module itself), or `dispatch` when uarray's thread-bound stack does not show a
+context that is active (``asyncio.to_thread``, ``copy_context().run``, ``enable()``).
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from lapack_ai_backend import activation, multimethods, observation, problem
+from lapack_ai_backend.errors import KernelError
+from lapack_ai_backend.native import lib
+from lapack_ai_backend.options import Options, environment_options
+from lapack_ai_backend.policy import decide, table_for
+from lapack_ai_backend.reasons import NUMBERS as REASONS
+from lapack_ai_backend.registry import STOCK, Kernel, by_number
+from lapack_ai_backend.uarray_adapter import BackendNotImplementedError
+
+FAILURES_BEFORE_BREAK = 3
+
+
+class _Asked(threading.local):
+    method: Any = None  # the multimethod for which this thread has asked us already
+
+
+_asked = _Asked()
+_failures: dict[str, int] = {}
+
+
+def dispatch(method: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Result of the first backend that takes the call; ``NotImplemented`` when all decline.
+
+    Called by the trampolines of interception.py, which then run the stock function
+    themselves, so that tracebacks and warnings see one extra frame and no more.
+    """
+    here = activation.ACTIVE.get()
+    skipped = here is not None and here.table == activation.OFF
+    active = activation.effective_options() is not None
+    if skipped or not (active or activation.PROCESS.known_to_uarray):
+        _trace_inactive(method, args, kwargs)
+        return NotImplemented
+    _asked.method = None
+    try:
+        return method(*args, **kwargs)
+    except BackendNotImplementedError:
+        pass
+    return ask(method, args, kwargs) if active else NotImplemented
+
+
+class Gated:
+    """What our contexts put on uarray's stack: it answers only where the ContextVar says so,
+
+    for uarray's stack belongs to the thread and shows through to other asyncio tasks.
+    """
+
+    __ua_domain__ = multimethods.DOMAIN
+
+    @staticmethod
+    def __ua_function__(method: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if activation.effective_options() is None:
+            return NotImplemented
+        return ask(method, args, kwargs)
+
+
+def registered(method: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """``__ua_function__`` of the module: somebody registered it with uarray, so it is on unless skipped."""
+    here = activation.ACTIVE.get()
+    if here is not None and here.table == activation.OFF:
+        return NotImplemented
+    if activation.effective_options() is not None:
+        return ask(method, args, kwargs)
+    activation.push(registered, options=environment_options()[0])
+    try:
+        return ask(method, args, kwargs)
+    finally:
+        activation.pop(registered)
+
+
+def ask(method: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Policy, kernel, result; or ``NotImplemented``."""
+    if _asked.method is method:
+        return NotImplemented
+    if method is multimethods.matmul:
+        return multimethods._matmul(*args, **kwargs)  # np.matmul: its loop asks the policy
+    options = activation.effective_options()
+    assert options is not None  # every way here has looked
+    try:
+        return _run(_name(method), options, args, kwargs)
+    finally:
+        _asked.method = method  # at the end: a kernel may have dispatched other functions meanwhile
+
+
+def _name(method: Any) -> str:
+    return f"scipy.linalg.{method.__name__}"
+
+
+def _run(function: str, options: Options, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    decision, kernel = _decide(function, options, args, kwargs)
+    result = NotImplemented
+    if kernel is not STOCK:
+        result = _call(kernel, decision, options, args, kwargs)
+    if result is NotImplemented:
+        decision.kernel = STOCK.number
+    observation.record(decision)
+    return result
+
+
+def _problem(function: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> problem.Problem:
+    """The problem of a call's first array; of dtype "other" and without sizes where that is no plain array."""
+    matrix = args[0] if args else next(iter(kwargs.values()), None)
+    return problem.of_matrix(function, matrix) or problem.Problem(function, "other", 0, 0, 0, 0)
+
+
+def _decide(function: str, options: Options, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Kernel]:
+    found = _problem(function, args, kwargs)
+    decision = decide(found, table_for(options))
+    if found.batch == 0 and decision.reason not in (REASONS["no_rule"], REASONS["disabled"]):
+        decision.reason = REASONS["input"]
+    kernel = by_number(decision.kernel)
+    if _failures.get(kernel.name, 0) >= FAILURES_BEFORE_BREAK:
+        decision.reason, kernel = REASONS["broken"], STOCK
+    return decision, kernel
+
+
+def _call(kernel: Kernel, decision: Any, options: Options, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Run a kernel; whatever it raises becomes stock's turn, unless strict."""
+    assert kernel.run is not None  # products never come here
+    try:
+        result = kernel.run(*args, **kwargs)
+    except Exception as error:
+        if options.strict:
+            raise KernelError(f"{kernel.name} failed: {error}") from error
+        _failures[kernel.name] = _failures.get(kernel.name, 0) + 1
+        broken = " and is switched off" if _failures[kernel.name] >= FAILURES_BEFORE_BREAK else ""
+        observation.log.warning("%s failed%s, stock runs %s: %r", kernel.name, broken, kernel.function, error)
+        decision.reason = REASONS["kernel_failed"]
+        return NotImplemented
+    if result is NotImplemented:
+        decision.reason = REASONS["kernel_declined"]
+    return result
+
+
+def _trace_inactive(method: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """A trace shows the calls of contexts where the backend is off, too; counters do not."""
+    here = activation.ACTIVE.get()
+    if here is not None and here.trace:
+        observation.append(decide(_problem(_name(method), args, kwargs), None))
+
+
+def broken_kernels() -> dict[str, int]:
+    """Kernels that have failed, and how often."""
+    return dict(_failures)
+
+
+def reset_failures() -> None:
+    """Give kernels that were switched off another chance."""
+    _failures.clear()
+
+
+assert lib.LAI_MATMUL == multimethods.NUMBERS[multimethods.MATMUL]

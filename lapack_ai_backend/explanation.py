@@ -1,0 +1,86 @@
+"""explain(): what would run a call, and why, by the policy that runs it."""
+
+from __future__ import annotations
+
+import inspect
+import operator
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from lapack_ai_backend import activation, interception, multimethods, problem
+from lapack_ai_backend.options import changed, function_name
+from lapack_ai_backend.policy import Decision, candidates, decide, readable, table_for
+from lapack_ai_backend.reasons import TEXTS
+
+
+def explain(func: Callable[..., Any] | str, /, *args: Any, options: Mapping[str, object] | None = None, **kwargs: Any) -> Decision:
+    """Which kernel would run ``func(*args, **kwargs)``, and why. Nothing is executed.
+
+    Parameters
+    ----------
+    func : callable or str
+        ``numpy.matmul``, ``operator.matmul``, a function of ``scipy.linalg``, or a name of
+        one: "numpy.matmul", "svd".
+    *args, **kwargs
+        The call's arguments.
+    options : mapping, optional
+        Options as for ``set_backend``; without it, those in force here.
+
+    Returns
+    -------
+    Decision
+        `kernel` is what runs the call where the backend is on; `active` says whether it
+        is on here; `candidates` lists every kernel for the function, and why each may not.
+
+    Raises
+    ------
+    OptionError
+        For a function that is not intercepted, or an unknown option.
+
+    Examples
+    --------
+    >>> import numpy as np, lapack_ai_backend as lapack_ai
+    >>> a = np.ones((1000, 4, 4))
+    >>> lapack_ai.explain(np.matmul, a, a, options={"accuracy": "componentwise"}).kernel
+    'direct'
+    """
+    function = function_name(func if isinstance(func, str) else _dotted(func))
+    in_force = activation.effective_options()
+    chosen = changed(activation.base_options(), options or {})
+    active = in_force is not None and (options is None or chosen == in_force)
+    described = _problem(function, args, kwargs)
+    if function in interception.left_stock:
+        return _stock(function, "no_loop", interception.left_stock[function], active, described)
+    if isinstance(described, str):
+        return _stock(function, described, TEXTS[described], active, None)
+    decision = readable(decide(described, table_for(chosen)), described, active=active)
+    listed = candidates(function, described, chosen)
+    return Decision(**{**decision.__dict__, "candidates": listed})
+
+
+def _dotted(func: Callable[..., Any]) -> str:
+    if func in (np.matmul, operator.matmul, multimethods.matmul, np.linalg.matmul):
+        return multimethods.MATMUL
+    module = getattr(func, "__module__", "") or ""
+    name = getattr(func, "__name__", repr(func))
+    return f"scipy.linalg.{name}" if module.startswith("scipy.linalg") else f"{module}.{name}"
+
+
+def _problem(function: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> problem.Problem | str:
+    """The call's problem, or the reason code for having none."""
+    if function == multimethods.MATMUL:
+        described = problem.of_product(args[0], args[1], kwargs.get("dtype"))
+        return described or "no_loop"
+    import scipy.linalg
+
+    signature = inspect.signature(getattr(scipy.linalg, function.rpartition(".")[2]))
+    bound = signature.bind(*args, **kwargs)  # raises the TypeError that the call would raise
+    first = next(iter(bound.arguments.values()), None)
+    return problem.of_matrix(function, first) or "input"
+
+
+def _stock(function: str, code: str, reason: str, active: bool, described: problem.Problem | str | None) -> Decision:
+    found = described if isinstance(described, problem.Problem) else None
+    return Decision(function, "stock", active, code, reason, "", found)

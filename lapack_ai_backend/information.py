@@ -1,0 +1,87 @@
+"""info() and kernels(): what is here, what is in force, and where each setting came from."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from importlib import metadata
+from typing import Any
+
+from lapack_ai_backend import activation, backend, interception, native, options, uarray_adapter
+from lapack_ai_backend.opencl import devices
+from lapack_ai_backend.registry import KERNELS, Kernel
+
+
+def kernels() -> dict[str, Kernel]:
+    """The registered kernels by name: function, dtypes, error class and constant, where each runs."""
+    return dict(KERNELS)
+
+
+def info() -> dict[str, Any]:
+    """Versions, CPU features, OpenCL devices, effective options and the source of each.
+
+    Returns
+    -------
+    dict
+        Plain data, ready for ``json.dumps``.
+    """
+    return {
+        "versions": _versions(),
+        "cpu": {
+            "machine": platform.machine(),
+            "instruction_set": native.isa(),
+            "best_instruction_set": next(n for n, code in native.ISAS.items() if code == native.lib.lai_best_isa()),
+            "overflow_matches_stock": {
+                name: bool(native.lib.lai_overflow_matches(code)) for name, code in native.DTYPES.items() if code <= native.lib.LAI_COMPLEX128
+            }
+            if interception.is_installed()
+            else "checked when the backend is first switched on",
+        },
+        "opencl": {"devices": [device.__dict__ for device in devices.found()], "why_none": devices.why_none()},
+        "interception": {
+            "installed": interception.is_installed(),
+            "left_stock": dict(interception.left_stock),
+            "broken_kernels": backend.broken_kernels(),
+        },
+        "enabled": activation.PROCESS.options is not None,
+        "active_here": activation.effective_options() is not None,
+        "options": _options(),
+        "process": {
+            name: dict(zip(("value", "source"), options.from_environment(variable), strict=True))
+            for name, variable in options.PROCESS_VARIABLES.items()
+        },
+    }
+
+
+def _versions() -> dict[str, str]:
+    import numpy
+    import scipy
+
+    found = {
+        "lapack_ai_backend": metadata.version("lapack_ai_backend"),
+        "python": sys.version.split()[0],
+        "numpy": numpy.__version__,
+        "scipy": scipy.__version__,
+        "uarray": uarray_adapter.version,
+    }
+    for name in ("pyopencl", "cffi"):
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def _options() -> dict[str, dict[str, Any]]:
+    """Each option's value here, and where it came from: context, enable(), a variable, or default."""
+    from_variables, sources = options.environment_options()
+    here = activation.effective_options()
+    values = options.as_dict(here or activation.base_options())
+    opened_here = activation.ACTIVE.get() is not None and here is not activation.PROCESS.options
+    described = {}
+    for name, value in values.items():
+        source = sources[name]
+        if value != getattr(from_variables, name):
+            source = "context" if opened_here else "enable()"
+        described[name] = {"value": value, "source": source}
+    return described

@@ -1,0 +1,70 @@
+"""The native extension: the only module that imports ``_native`` and chooses its instruction set."""
+
+from __future__ import annotations
+
+import os
+import warnings
+
+from lapack_ai_backend._native import ffi, lib
+from lapack_ai_backend.errors import EnvironmentWarning
+
+__all__ = ["DTYPES", "ISAS", "address", "dtype_code", "dtype_name", "ffi", "isa", "lib", "use_isa"]
+
+ISAS = {"baseline": lib.LAI_BASELINE, "avx2": lib.LAI_AVX2, "avx512": lib.LAI_AVX512}
+
+# The kernels' dtypes by NumPy's kind and item size; unsigned integers wrap as signed ones do.
+DTYPES = {
+    "float32": lib.LAI_FLOAT32,
+    "float64": lib.LAI_FLOAT64,
+    "complex64": lib.LAI_COMPLEX64,
+    "complex128": lib.LAI_COMPLEX128,
+    "int32": lib.LAI_INT32,
+    "int64": lib.LAI_INT64,
+    "uint32": lib.LAI_INT32,
+    "uint64": lib.LAI_INT64,
+}
+
+
+def dtype_code(name: str) -> int:
+    """Code of a dtype's name; every dtype without kernels is ``LAI_OTHER``."""
+    return DTYPES.get(name, lib.LAI_OTHER)
+
+
+def dtype_name(code: int) -> str:
+    """The reverse; unsigned integers come back as the signed ones whose kernels they share."""
+    return next((name for name, value in DTYPES.items() if value == code), "other")
+
+
+def address(pointer: object) -> int:
+    """The address that a cffi pointer holds, as a Python integer."""
+    return int(ffi.cast("uintptr_t", pointer))
+
+
+def isa() -> str:
+    """Name of the instruction set that the kernels run at."""
+    code = lib.lai_current_isa()
+    return next(name for name, value in ISAS.items() if value == code)
+
+
+def use_isa(name: str) -> bool:
+    """Run the kernels at another instruction set; False where this CPU lacks it."""
+    if lib.lai_use_isa(ISAS[name]) != 0:
+        return False
+    lib.lai_check_overflow()
+    return True
+
+
+def _isa_from_environment() -> None:
+    wanted = os.environ.get("LAPACK_AI_ISA", "").strip().lower()
+    if not wanted:
+        return
+    if wanted not in ISAS:
+        reason = f"is not one of {', '.join(ISAS)}"
+    elif lib.lai_use_isa(ISAS[wanted]) != 0:
+        reason = "is not what this CPU has"
+    else:
+        return
+    warnings.warn(f"LAPACK_AI_ISA={wanted!r} {reason}; using {isa()}", EnvironmentWarning, stacklevel=2)
+
+
+_isa_from_environment()

@@ -1,0 +1,222 @@
+"""The one policy: rules and options compile into an immutable C table, which everybody asks.
+
+The table is made once for each set of options and kept for the life of the
+process: numpy.matmul's loop may still read it after its context has ended.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+from lapack_ai_backend import rules
+from lapack_ai_backend.multimethods import FUNCTIONS, NUMBERS
+from lapack_ai_backend.native import address, dtype_code, dtype_name, ffi, lib
+from lapack_ai_backend.options import Options
+from lapack_ai_backend.problem import Problem
+from lapack_ai_backend.reasons import CODES, TEXTS
+from lapack_ai_backend.reasons import NUMBERS as REASONS
+from lapack_ai_backend.registry import COMPONENTWISE, EXACT, KERNELS, STOCK, Kernel, Limits, by_number, of_function
+from lapack_ai_backend.rules import Rule
+
+
+@dataclass(frozen=True)
+class Table:
+    """The compiled policy of one set of options."""
+
+    options: Options
+    rules: tuple[Rule, ...]
+    c_table: Any
+    c_rows: Any  # owned here: the C table points into it
+
+    @property
+    def address(self) -> int:
+        return address(self.c_table)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A kernel that computes the function at hand, and whether it could serve this call."""
+
+    name: str
+    allowed: bool
+    why_not: str
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What runs a call, and why.
+
+    Attributes
+    ----------
+    function : str
+        Public dotted name.
+    kernel : str
+        The kernel's name; "stock" when NumPy or SciPy themselves run it.
+    active : bool
+        Whether the backend is active where the question was asked.
+    reason_code, reason : str
+        Why, for programs and for people.
+    rule : str
+        Name of the rule that matched, "" for stock.
+    problem : Problem or None
+        What the policy looked at; None when the arguments were no plain arrays.
+    candidates : tuple of Candidate
+        All kernels for the function (``explain`` only).
+    alphatensor_blocks, direct_blocks, stock_blocks : int
+        Matrices of the stack by the way they took (``trace`` only).
+    seconds : float
+        Time in kernel or stock loop (``trace`` only).
+    """
+
+    function: str
+    kernel: str
+    active: bool
+    reason_code: str
+    reason: str
+    rule: str
+    problem: Problem | None = None
+    candidates: tuple[Candidate, ...] = ()
+    alphatensor_blocks: int = 0
+    direct_blocks: int = 0
+    stock_blocks: int = 0
+    seconds: float = 0.0
+
+    def __str__(self) -> str:
+        where = "" if self.active else " (not active here: stock runs now)"
+        rule = f" [rule {self.rule}]" if self.rule else ""
+        return f"{self.function} -> {self.kernel}{where}: {self.reason}{rule}"
+
+
+# ---- compiling -----------------------------------------------------------------------------
+
+
+def _blocked(kernel: Kernel, dtype: str, options: Options) -> str:
+    """Reason code for which the options take a kernel out, "routed" if they do not."""
+    if options.accuracy == COMPONENTWISE and kernel.error_class(dtype) not in (COMPONENTWISE, EXACT):
+        return "accuracy"
+    return "routed"
+
+
+def _rows_of(rule: Rule, number: int, options: Options, dtypes: tuple[str, ...] | None = None) -> Iterator[dict[str, Any]]:
+    """C rows of a rule: one for the dtypes that the options allow, one for each reason against others."""
+    kernel = KERNELS[rule.kernel]
+    by_reason: dict[str, int] = {}
+    for dtype in dtypes or rule.dtypes:
+        reason = _blocked(kernel, dtype, options)
+        by_reason[reason] = by_reason.get(reason, 0) | 1 << dtype_code(dtype)
+    limits = replace(rule.limits, min_work=0, min_batch=1) if options.any_size else rule.limits
+    for reason, bits in by_reason.items():
+        yield {
+            "function": NUMBERS[rule.function],
+            "kernel": kernel.number,
+            "rule": number,
+            "blocked": REASONS[reason],
+            "dtypes": bits,
+            **limits.__dict__,
+        }
+
+
+def _forced(function: str, kernel: Kernel) -> Rule:
+    because = f"force names {kernel.name} for {function}"
+    return Rule(f"forced-{kernel.name}", function, tuple(kernel.errors), kernel.limits, kernel.name, because)
+
+
+def _effective_rules(options: Options) -> tuple[Rule, ...]:
+    """The shipped rules, where `force` replaces a function's rules by one row: all that the kernel can do."""
+    forced = dict(options.force)
+    kept = [rule for rule in rules.RULES if rule.function not in forced]
+    added = [_forced(function, KERNELS[name]) for function, name in forced.items() if name != STOCK.name]
+    return tuple(sorted((*kept, *added), key=lambda rule: NUMBERS[rule.function]))
+
+
+_BY_ADDRESS: dict[int, Table] = {}  # for decisions that come back from C
+
+
+@functools.cache  # unbounded on purpose: tables are never freed
+def table_for(options: Options) -> Table:
+    """The compiled policy for a set of options."""
+    effective = _effective_rules(options)
+    rows = [row for number, rule in enumerate(effective) for row in _rows_of(rule, number, options)]
+    c_rows = ffi.new("lai_row[]", rows)
+    c_table = ffi.new("lai_table *", {"rows": c_rows})
+    functions = [row["function"] for row in rows]
+    for function in range(lib.LAI_MAX_FUNCTIONS + 1):
+        c_table.first[function] = sum(other < function for other in functions)
+    for name in options.disable:
+        c_table.disabled[NUMBERS[name]] = True
+    table = Table(options, effective, c_table, c_rows)
+    _BY_ADDRESS[table.address] = table
+    return table
+
+
+def candidates(function: str, problem: Problem, options: Options) -> tuple[Candidate, ...]:
+    """Every kernel for the function: could it serve this problem, and if not, why."""
+    return tuple(Candidate(kernel.name, why == "", why) for kernel, why in _verdicts(function, problem, options))
+
+
+def _verdicts(function: str, problem: Problem, options: Options) -> Iterator[tuple[Kernel, str]]:
+    forced = dict(options.force).get(function)
+    for kernel in of_function(function):
+        code = _capable(kernel, problem, options)
+        if code == "routed" and forced not in (None, kernel.name):
+            code = "forced"
+        if function in options.disable:
+            code = "disabled"
+        yield kernel, "" if code == "routed" else TEXTS[code]
+
+
+def _capable(kernel: Kernel, problem: Problem, options: Options) -> str:
+    """The kernel's own limits, tested by the function that tests rules."""
+    if problem.dtype not in kernel.errors:
+        return "dtype"
+    (row,) = _rows_of(_forced(kernel.function, kernel), 0, options, (problem.dtype,))
+    return CODES[lib.lai_match_row(ffi.new("lai_row *", row), ffi.new("lai_problem *", _c_problem(problem)))]
+
+
+# ---- deciding ------------------------------------------------------------------------------
+
+
+def _c_problem(problem: Problem) -> dict[str, Any]:
+    values = problem._asdict()
+    return {**values, "function": NUMBERS[problem.function], "dtype": dtype_code(problem.dtype)}
+
+
+def decide(problem: Problem, table: Table | None) -> Any:
+    """The C decision for a problem, made by the same function that numpy.matmul's loop calls.
+
+    Without a table it is "stock, inactive".
+    """
+    c_table = table.c_table if table else ffi.NULL
+    decision = ffi.new("lai_decision *", {"problem": _c_problem(problem), "table": c_table})
+    lib.lai_decide(decision)
+    return decision
+
+
+def _problem_of(c: Any) -> Problem | None:
+    if c.batch == 0 and c.function != lib.LAI_MATMUL:
+        return None  # no plain array
+    return Problem(FUNCTIONS[c.function], dtype_name(c.dtype), c.m, c.k, c.n, c.batch, bool(c.symmetric))
+
+
+def readable(c_decision: Any, problem: Problem | None = None, *, active: bool = True) -> Decision:
+    """A C decision in names and words."""
+    table = _BY_ADDRESS.get(address(c_decision.table))
+    rule = table.rules[c_decision.rule] if table and c_decision.rule >= 0 else None
+    code = CODES[c_decision.reason]
+    blocks = c_decision.blocks
+    return Decision(
+        function=FUNCTIONS[c_decision.problem.function],
+        kernel=by_number(c_decision.kernel).name,
+        active=active,
+        reason_code=code,
+        reason=rule.because if rule and code == "routed" else TEXTS[code],
+        rule=rule.name if rule else "",
+        problem=problem or _problem_of(c_decision.problem),
+        alphatensor_blocks=blocks.alphatensor,
+        direct_blocks=blocks.direct,
+        stock_blocks=blocks.stock,
+        seconds=c_decision.seconds,
+    )

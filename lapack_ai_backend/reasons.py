@@ -1,0 +1,29 @@
+"""Reason codes of decisions and their texts; the numbers are ``enum lai_reason`` of csrc/include/lapack_ai.h."""
+
+from __future__ import annotations
+
+from lapack_ai_backend.native import lib
+
+TEXTS = {
+    "routed": "a rule names this kernel for the problem",
+    "inactive": "the backend is not active in this context",
+    "no_rule": "no rule names this function",
+    "disabled": "option disable names this function",
+    "dtype": "no kernel is routed for this dtype",
+    "shape": "the kernels for this function want square matrices of one size",
+    "size": "the matrices are outside the sizes that a rule routes",
+    "batch": "the stack is outside the lengths that a rule routes",
+    "symmetric": "A @ A.T stays where its result is exactly symmetric",
+    "accuracy": "option accuracy excludes the kernel's error class",
+    "device": "no usable device for the kernel",
+    "forced": "option force names another kernel",
+    "input": "the arguments are not plain native arrays that a kernel takes",
+    "no_loop": "no intercepted loop ran: the result is empty, or the dtype (bool, object) stays with NumPy",
+    "memory": "the kernel ran short of memory; stock ran",
+    "kernel_declined": "the kernel refused this data or layout; stock ran",
+    "kernel_failed": "the kernel failed; stock ran",
+    "broken": "the kernel failed repeatedly and is switched off for this process",
+}
+
+NUMBERS = {code: getattr(lib, f"LAI_{code.upper()}") for code in TEXTS}
+CODES = {number: code for code, number in NUMBERS.items()}

@@ -1,0 +1,101 @@
+"""The kernels: what exists, for which function and dtypes, how exact, where it runs.
+
+Registered means tested and benchmarked (both iterate ``KERNELS``); routed means
+that a row of ``rules.RULES`` names it. The two are separate changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from lapack_ai_backend.native import lib
+
+EXACT = "exact"
+COMPONENTWISE = "componentwise"
+NORMWISE = "normwise"
+UNLIMITED = 2**62
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Which problems fit: the columns that rules and kernels share."""
+
+    square: bool = False
+    symmetric: bool = True
+    min_dim: int = 1
+    max_dim: int = UNLIMITED
+    min_work: int = 0
+    min_batch: int = 1
+    max_batch: int = UNLIMITED
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """One way to compute one function.
+
+    Attributes
+    ----------
+    name : str
+        Public name, as ``force=`` takes it.
+    function : str
+        Public dotted name of the function that it computes.
+    number : int
+        Its number in the compiled policy.
+    errors : mapping of str to (str, float)
+        dtype -> error class and constant. ``exact``: no rounding, integers wrap as NumPy's.
+        ``componentwise``: ``|C - Ĉ| <= constant * eps * |A| |B|``.
+        ``normwise``: ``max|C - Ĉ| <= constant * eps * max|A| * max|B|`` for 4x4 blocks.
+        Its keys are the dtypes that the kernel takes.
+    limits : Limits
+        What it can do at all, whether or not that pays.
+    where : str
+        "cpu" or "opencl".
+    source : str
+        Where the algorithm comes from.
+    run : callable, optional
+        For functions of ``scipy.linalg``: takes SciPy's own arguments, returns SciPy's own
+        kind of result, or ``NotImplemented`` to decline. Products run in compiled code.
+    """
+
+    name: str
+    function: str
+    number: int
+    errors: Mapping[str, tuple[str, float]]
+    limits: Limits = field(default_factory=Limits)
+    where: str = "cpu"
+    source: str = ""
+    run: Callable[..., Any] | None = None
+
+    def error_class(self, dtype: str) -> str:
+        return self.errors[dtype][0]
+
+
+STOCK = Kernel("stock", "", lib.LAI_STOCK, {}, where="cpu", source="NumPy and SciPy themselves")
+
+KERNELS: dict[str, Kernel] = {}
+
+
+def register(kernel: Kernel) -> Kernel:
+    """Add a kernel; names and numbers are unique."""
+    taken = [other for other in (STOCK, *KERNELS.values()) if other.name == kernel.name or other.number == kernel.number]
+    if taken:
+        raise ValueError(f"kernel {kernel.name!r} (number {kernel.number}) meets {taken[0].name!r} ({taken[0].number})")
+    if not 0 < kernel.number < lib.LAI_MAX_KERNELS:
+        raise ValueError(f"kernel number {kernel.number} is outside 1..{lib.LAI_MAX_KERNELS - 1}")
+    KERNELS[kernel.name] = kernel
+    return kernel
+
+
+def of_function(function: str) -> list[Kernel]:
+    """Kernels that compute a function, in the order of their registration."""
+    return [kernel for kernel in KERNELS.values() if kernel.function == function]
+
+
+def by_number(number: int) -> Kernel:
+    """The kernel of a number in the compiled policy."""
+    return next((kernel for kernel in KERNELS.values() if kernel.number == number), STOCK)
+
+
+from lapack_ai_backend.registry import products  # noqa: E402, F401  # importing registers; it needs the names above

@@ -1,0 +1,46 @@
+"""Kernels of ``numpy.matmul``: compiled, csrc/products/ and fortran/."""
+
+from __future__ import annotations
+
+from lapack_ai_backend.multimethods import MATMUL
+from lapack_ai_backend.native import lib
+from lapack_ai_backend.registry import COMPONENTWISE, EXACT, NORMWISE, Kernel, Limits, register
+
+INTEGERS = dict.fromkeys(("int32", "int64", "uint32", "uint64"), (EXACT, 0.0))
+
+register(
+    Kernel(
+        "alphatensor49",
+        MATMUL,
+        lib.LAI_ALPHATENSOR49,
+        dict.fromkeys(("float32", "float64", "complex64", "complex128"), (NORMWISE, 300.0)) | INTEGERS,
+        Limits(square=True, symmetric=False, min_dim=4, max_dim=4),
+        source="Fawzi et al., Nature 610, 47-53 (2022): 49 products, coefficients -1, 0, 1",
+    )
+)
+register(
+    Kernel(
+        "direct",
+        MATMUL,
+        lib.LAI_DIRECT,
+        dict.fromkeys(("float32", "float64"), (COMPONENTWISE, 8.0))
+        # A complex product is two real ones summed: 2k terms.
+        | dict.fromkeys(("complex64", "complex128"), (COMPONENTWISE, 16.0))
+        | INTEGERS,
+        Limits(square=True, max_dim=8),
+        source="Sums of k products in order, fused where the CPU fuses: |C - Ĉ| <= k eps |A| |B|, k <= 8",
+    )
+)
+register(
+    Kernel("integer", MATMUL, lib.LAI_INTEGER, INTEGERS, source="Blocked and packed, exact modulo 2^w"),
+)
+register(
+    Kernel(
+        "gemm_alpha",
+        MATMUL,
+        lib.LAI_GEMM_ALPHA,
+        dict.fromkeys(("float32", "float64"), (NORMWISE, 300.0)),
+        Limits(symmetric=False, min_dim=4),
+        source="fortran/dgemm_alpha.f90: 4x4 tiles by the 49 products of Fawzi et al. (2022)",
+    )
+)
