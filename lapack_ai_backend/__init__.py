@@ -18,8 +18,8 @@ import sys
 import types
 from typing import Any
 
-from lapack_ai_backend import activation, interception, multimethods, options
-from lapack_ai_backend.backend import registered as __ua_function__
+from lapack_ai_backend import activation, environment, interception, multimethods
+from lapack_ai_backend.backend import registered as __ua_function__  # noqa: F401  # uarray calls it
 from lapack_ai_backend.context import BackendContext, SkipContext, UarrayCache, disable, enable, is_enabled
 from lapack_ai_backend.errors import EnvironmentWarning, KernelError, OptionError
 from lapack_ai_backend.explanation import explain
@@ -101,7 +101,9 @@ def set_backend(backend: types.ModuleType | None = None, /, **given: object) -> 
         For an unknown option, function, kernel or device; the text names the valid ones.
     """
     if backend is not None and backend is not sys.modules[__name__]:
-        raise TypeError(f"set_backend switches {__name__} on and takes that module; for {backend!r} use uarray.set_backend")
+        raise TypeError(
+            f"set_backend switches {__name__} on and takes that module; for {backend!r} use uarray.set_backend"
+        )
     return BackendContext(given)
 
 
@@ -112,5 +114,5 @@ def skip_backend() -> SkipContext:
 
 sys.modules[__name__].__class__ = _BackendModule
 
-if options.from_environment(options.PROCESS_VARIABLES["enabled"])[0]:  # LAPACK_AI=1 asks for it
+if environment.from_environment(environment.PROCESS_VARIABLES["enabled"])[0]:  # LAPACK_AI=1 asks for it
     enable()

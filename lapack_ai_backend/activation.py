@@ -9,8 +9,7 @@ from __future__ import annotations
 from contextvars import ContextVar
 from typing import Any, NamedTuple
 
-from lapack_ai_backend import options as settings
-from lapack_ai_backend.options import Options
+from lapack_ai_backend.options import Options, environment_options
 from lapack_ai_backend.policy import table_for
 
 OFF, INHERIT = 0, -1  # in place of a table's address
@@ -62,7 +61,7 @@ def base_options() -> Options:
         here = here.outer
     if here is not None and here.options is not None:
         return here.options
-    return PROCESS.options or settings.environment_options()[0]
+    return PROCESS.options or environment_options()[0]
 
 
 def push(owner: object, *, table: int | None = None, options: Options | None = None, trace: int | None = None) -> None:

@@ -162,4 +162,4 @@ def reset_failures() -> None:
     _failures.clear()
 
 
-assert lib.LAI_MATMUL == multimethods.NUMBERS[multimethods.MATMUL]
+assert multimethods.NUMBERS[multimethods.MATMUL] == lib.LAI_MATMUL

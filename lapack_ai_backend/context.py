@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import threading
@@ -12,7 +13,7 @@ from typing import Any
 from lapack_ai_backend import activation, interception
 from lapack_ai_backend.backend import Gated
 from lapack_ai_backend.native import ffi, lib
-from lapack_ai_backend.options import Options, changed
+from lapack_ai_backend.options import Options, changed, environment_options
 from lapack_ai_backend.policy import table_for
 from lapack_ai_backend.uarray_adapter import SetBackendContext
 
@@ -27,7 +28,9 @@ class _Switch:
     def __enter__(self) -> Any:
         raise NotImplementedError
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
         raise NotImplementedError
 
     def _again(self) -> _Switch:
@@ -128,15 +131,15 @@ class BackendContext(_Switch):
         self._stack.append(entry)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
         activation.pop(self)
         if self._stack:  # empty where this thread has not entered it: nothing of ours on its stack
-            try:
+            # RuntimeError: tasks of one thread left in another order than they entered; uarray has
+            # taken one entry off its stack all the same, and Gated asks the ContextVar.
+            with contextlib.suppress(RuntimeError):
                 self._stack.pop().__exit__(None, None, None)
-            except RuntimeError:
-                # Tasks of one thread left in another order than they entered; uarray has
-                # taken one entry off its stack all the same, and Gated asks the ContextVar.
-                pass
 
     @property
     def _stack(self) -> list[Any]:
@@ -157,7 +160,9 @@ class SkipContext(_Switch):
         activation.push(self, table=activation.OFF)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
         activation.pop(self)
 
     def _again(self) -> SkipContext:
@@ -196,7 +201,7 @@ def enable(**options: object) -> None:
     OptionError
         For an unknown option, function, kernel or device; the text names the valid ones.
     """
-    base = activation.PROCESS.options or activation.settings.environment_options()[0]
+    base = activation.PROCESS.options or environment_options()[0]
     chosen = changed(base, options)
     interception.install()
     activation.PROCESS.update(options=chosen)

@@ -15,7 +15,9 @@ from lapack_ai_backend.policy import Decision, candidates, decide, readable, tab
 from lapack_ai_backend.reasons import TEXTS
 
 
-def explain(func: Callable[..., Any] | str, /, *args: Any, options: Mapping[str, object] | None = None, **kwargs: Any) -> Decision:
+def explain(
+    func: Callable[..., Any] | str, /, *args: Any, options: Mapping[str, object] | None = None, **kwargs: Any
+) -> Decision:
     """Which kernel would run ``func(*args, **kwargs)``, and why. Nothing is executed.
 
     Parameters

@@ -7,7 +7,7 @@ import sys
 from importlib import metadata
 from typing import Any
 
-from lapack_ai_backend import activation, backend, interception, native, options, uarray_adapter
+from lapack_ai_backend import activation, backend, environment, interception, native, options, uarray_adapter
 from lapack_ai_backend.opencl import devices
 from lapack_ai_backend.registry import KERNELS, Kernel
 
@@ -32,7 +32,9 @@ def info() -> dict[str, Any]:
             "instruction_set": native.isa(),
             "best_instruction_set": next(n for n, code in native.ISAS.items() if code == native.lib.lai_best_isa()),
             "overflow_matches_stock": {
-                name: bool(native.lib.lai_overflow_matches(code)) for name, code in native.DTYPES.items() if code <= native.lib.LAI_COMPLEX128
+                name: bool(native.lib.lai_overflow_matches(code))
+                for name, code in native.DTYPES.items()
+                if code <= native.lib.LAI_COMPLEX128
             }
             if interception.is_installed()
             else "checked when the backend is first switched on",
@@ -47,8 +49,8 @@ def info() -> dict[str, Any]:
         "active_here": activation.effective_options() is not None,
         "options": _options(),
         "process": {
-            name: dict(zip(("value", "source"), options.from_environment(variable), strict=True))
-            for name, variable in options.PROCESS_VARIABLES.items()
+            name: dict(zip(("value", "source"), environment.from_environment(variable), strict=True))
+            for name, variable in environment.PROCESS_VARIABLES.items()
         },
     }
 

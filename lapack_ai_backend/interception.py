@@ -83,7 +83,7 @@ def _hook_matmul() -> None:
 def _intercept(name: str, arrays: str) -> None:
     import scipy.linalg
 
-    function = getattr(scipy.linalg, name, None)
+    function: Any = getattr(scipy.linalg, name, None)
     reason = _unknown(function, arrays)
     if reason:
         left_stock[f"scipy.linalg.{name}"] = reason

@@ -27,7 +27,7 @@ DTYPES = {
 
 def dtype_code(name: str) -> int:
     """Code of a dtype's name; every dtype without kernels is ``LAI_OTHER``."""
-    return DTYPES.get(name, lib.LAI_OTHER)
+    return int(DTYPES.get(name, lib.LAI_OTHER))
 
 
 def dtype_name(code: int) -> str:

@@ -9,9 +9,9 @@ from types import TracebackType
 from typing import Any
 
 from lapack_ai_backend import activation
+from lapack_ai_backend.environment import log_level
 from lapack_ai_backend.multimethods import FUNCTIONS
 from lapack_ai_backend.native import address, ffi, lib
-from lapack_ai_backend.options import log_level
 from lapack_ai_backend.policy import Decision, readable
 from lapack_ai_backend.reasons import NUMBERS as REASONS
 from lapack_ai_backend.registry import KERNELS, STOCK
@@ -63,7 +63,9 @@ def stats() -> dict[tuple[str, str], Counter]:
             if c.calls:
                 fallbacks = dict(_fallbacks(number)) if kernel is STOCK else {}
                 blocks = c.blocks
-                counted[function, kernel.name] = Counter(c.calls, blocks.alphatensor, blocks.direct, blocks.stock, c.bytes, fallbacks)
+                counted[function, kernel.name] = Counter(
+                    c.calls, blocks.alphatensor, blocks.direct, blocks.stock, c.bytes, fallbacks
+                )
     return counted
 
 
@@ -118,7 +120,9 @@ class Trace:
         activation.push(self, trace=address(self._c_trace))
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
         activation.pop(self)
         if self._c_trace is not None:
             self._kept = self._read()

@@ -18,7 +18,7 @@ from lapack_ai_backend.options import Options
 from lapack_ai_backend.problem import Problem
 from lapack_ai_backend.reasons import CODES, TEXTS
 from lapack_ai_backend.reasons import NUMBERS as REASONS
-from lapack_ai_backend.registry import COMPONENTWISE, EXACT, KERNELS, STOCK, Kernel, Limits, by_number, of_function
+from lapack_ai_backend.registry import COMPONENTWISE, EXACT, KERNELS, STOCK, Kernel, by_number, of_function
 from lapack_ai_backend.rules import Rule
 
 
@@ -100,7 +100,9 @@ def _blocked(kernel: Kernel, dtype: str, options: Options) -> str:
     return "routed"
 
 
-def _rows_of(rule: Rule, number: int, options: Options, dtypes: tuple[str, ...] | None = None) -> Iterator[dict[str, Any]]:
+def _rows_of(
+    rule: Rule, number: int, options: Options, dtypes: tuple[str, ...] | None = None
+) -> Iterator[dict[str, Any]]:
     """C rows of a rule: one for the dtypes that the options allow, one for each reason against others."""
     kernel = KERNELS[rule.kernel]
     by_reason: dict[str, int] = {}

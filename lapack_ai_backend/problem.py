@@ -42,8 +42,11 @@ def of_product(x1: Any, x2: Any, dtype: Any = None) -> Problem | None:
     Raises what ``numpy.matmul`` raises for operands that do not fit.
     """
     a, b = np.asanyarray(x1), np.asanyarray(x2)
-    given = {} if dtype is None else {"signature": (None, None, np.dtype(dtype).type)}
-    loop = np.matmul.resolve_dtypes((a.dtype, b.dtype, None), **given)[0]
+    operands = (a.dtype, b.dtype, None)
+    if dtype is None:
+        loop = np.matmul.resolve_dtypes(operands)[0]
+    else:
+        loop = np.matmul.resolve_dtypes(operands, signature=(None, None, np.dtype(dtype).type))[0]
     columns = b[..., np.newaxis] if b.ndim == 1 else b
     rows = a[np.newaxis] if a.ndim == 1 else a
     if a.ndim == 0 or b.ndim == 0 or rows.shape[-1] != columns.shape[-2]:

@@ -12,11 +12,11 @@ import sys
 try:
     from scipy._lib import uarray
 except ImportError:  # a SciPy that has dropped its copy
-    import uarray  # type: ignore[no-redef]  # the same protocol, another home
+    import uarray
 
 BackendNotImplementedError = uarray.BackendNotImplementedError
 Dispatchable = uarray.Dispatchable
 generate_multimethod = uarray.generate_multimethod
 # Not re-exported by SciPy's copy; both define set_backend beside it.
-SetBackendContext = sys.modules[uarray.set_backend.__module__]._SetBackendContext  # type: ignore[attr-defined]  # a module found at run time
+SetBackendContext = sys.modules[uarray.set_backend.__module__]._SetBackendContext
 version = getattr(uarray, "__version__", "SciPy's own copy")

@@ -69,6 +69,9 @@ enum lai_kernel {
 int lai_run_product(int kernel, int dtype, const lai_product *product,
                     const lai_stock *stock, lai_blocks *blocks);
 
+/* While on, kernels find no memory for their workspace (tests). */
+void lai_fail_allocations(int on);
+
 /* ---- fortran/ ------------------------------------------------------------- */
 
 /* DGEMM's interface (column-major, arguments by reference). */

@@ -6,7 +6,7 @@ import functools
 import os
 from dataclasses import dataclass
 
-from lapack_ai_backend.options import PROCESS_VARIABLES, from_environment
+from lapack_ai_backend.environment import PROCESS_VARIABLES, from_environment
 
 
 @dataclass(frozen=True)

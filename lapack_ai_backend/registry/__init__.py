@@ -79,7 +79,9 @@ KERNELS: dict[str, Kernel] = {}
 
 def register(kernel: Kernel) -> Kernel:
     """Add a kernel; names and numbers are unique."""
-    taken = [other for other in (STOCK, *KERNELS.values()) if other.name == kernel.name or other.number == kernel.number]
+    taken = [
+        other for other in (STOCK, *KERNELS.values()) if other.name == kernel.name or other.number == kernel.number
+    ]
     if taken:
         raise ValueError(f"kernel {kernel.name!r} (number {kernel.number}) meets {taken[0].name!r} ({taken[0].number})")
     if not 0 < kernel.number < lib.LAI_MAX_KERNELS:

@@ -1,0 +1,53 @@
+"""What the benchmarks share: data, the route's assertion, interleaved ratios."""
+
+import timeit
+
+import numpy as np
+
+import lapack_ai_backend as lapack_ai
+
+STOCK = "stock"
+
+
+def random(shape, dtype, seed=1):
+    """Dense data without zeros, one seed one array; never changed, only added to."""
+    rng = np.random.default_rng(seed)
+    dtype = np.dtype(dtype)
+    if dtype.kind in "iu":
+        return rng.integers(1, 100, shape).astype(dtype)
+    values = rng.uniform(0.5, 2.0, shape) * rng.choice([-1.0, 1.0], shape)
+    if dtype.kind == "c":
+        values = values + 1j * rng.uniform(0.5, 2.0, shape)
+    return values.astype(dtype)
+
+
+def switch(impl):
+    """Switch to an implementation, "stock" or the name of a kernel of numpy.matmul; asserted by `check`."""
+    lapack_ai.disable()
+    if impl != STOCK:
+        lapack_ai.enable(force={"numpy.matmul": impl})
+
+
+def check(impl, call):
+    """Raise unless `call` really ran on the implementation: a benchmark of the stock path is a failure."""
+    lapack_ai.reset_stats()
+    call()
+    kernels = {kernel for _, kernel in lapack_ai.stats()}
+    expected = set() if impl == STOCK else {impl}
+    if kernels != expected:
+        raise AssertionError(f"measured {kernels or STOCK}, not {impl}")
+
+
+def ratio(call, impl, rounds=9, seconds=0.02):
+    """Time of stock over time of `impl`, best of `rounds` that alternate between the two."""
+    best = {STOCK: float("inf"), impl: float("inf")}
+    number = None
+    for _ in range(rounds):
+        for each in best:
+            switch(each)
+            check(each, call)
+            if number is None:
+                number = max(1, int(seconds / max(timeit.timeit(call, number=1), 1e-9)))
+            best[each] = min(best[each], timeit.timeit(call, number=number) / number)
+    lapack_ai.disable()
+    return best[STOCK] / best[impl]

@@ -1,0 +1,107 @@
+"""numpy.matmul: single products, stacks, integer products; stock beside each kernel."""
+
+from .common import STOCK, check, random, ratio, switch
+
+FLOATS = ["float32", "float64", "complex64", "complex128"]
+INTEGERS = ["int32", "int64"]
+
+
+class Single:
+    """``x @ y`` of two small arrays: the call's overhead is most of it."""
+
+    params = [[2, 3, 4, 8], ["float64", "float32", "complex128"], [STOCK, "direct"]]
+    param_names = ["n", "dtype", "impl"]
+
+    def setup(self, n, dtype, impl):
+        self.a, self.b = random((n, n), dtype, 1), random((n, n), dtype, 2)
+        switch(impl)
+        check(impl, lambda: self.a @ self.b)
+
+    def teardown(self, n, dtype, impl):
+        switch(STOCK)
+
+    def time_matmul(self, n, dtype, impl):
+        self.a @ self.b
+
+
+class Stack:
+    """``A @ B`` of stacks of 4x4 matrices."""
+
+    params = [[2, 16, 1000, 100_000], FLOATS + INTEGERS, [STOCK, "alphatensor49", "direct"]]
+    param_names = ["batch", "dtype", "impl"]
+
+    def setup(self, batch, dtype, impl):
+        self.a, self.b = random((batch, 4, 4), dtype, 1), random((batch, 4, 4), dtype, 2)
+        switch(impl)
+        check(impl, lambda: self.a @ self.b)
+
+    def teardown(self, batch, dtype, impl):
+        switch(STOCK)
+
+    def time_matmul(self, batch, dtype, impl):
+        self.a @ self.b
+
+
+class StackRatio:
+    """Stock over kernel for a stack of 1000 matrices, one interleaved run."""
+
+    params = [[2, 3, 4, 5, 6, 7, 8], FLOATS + INTEGERS, ["direct", "alphatensor49"]]
+    param_names = ["n", "dtype", "impl"]
+
+    def setup(self, n, dtype, impl):
+        if impl == "alphatensor49" and n != 4:
+            raise NotImplementedError  # asv's way to say: does not apply
+        self.a, self.b = random((1000, n, n), dtype, 1), random((1000, n, n), dtype, 2)
+
+    def track_ratio(self, n, dtype, impl):
+        return ratio(lambda: self.a @ self.b, impl)
+
+    track_ratio.unit = "x"
+
+
+class Integer:
+    """Exact 2-D integer products."""
+
+    params = [[16, 64, 256, 512], INTEGERS, [STOCK, "integer"]]
+    param_names = ["n", "dtype", "impl"]
+
+    def setup(self, n, dtype, impl):
+        self.a, self.b = random((n, n), dtype, 1), random((n, n), dtype, 2)
+        switch(impl)
+        check(impl, lambda: self.a @ self.b)
+
+    def teardown(self, n, dtype, impl):
+        switch(STOCK)
+
+    def time_matmul(self, n, dtype, impl):
+        self.a @ self.b
+
+
+class IntegerRatio:
+    """Stock over kernel for 2-D integer products, one interleaved run."""
+
+    params = [[4, 8, 16, 32, 64, 256, 512], INTEGERS]
+    param_names = ["n", "dtype"]
+
+    def setup(self, n, dtype):
+        self.a, self.b = random((n, n), dtype, 1), random((n, n), dtype, 2)
+
+    def track_ratio(self, n, dtype):
+        return ratio(lambda: self.a @ self.b, "integer", rounds=3 if n > 256 else 9)
+
+    track_ratio.unit = "x"
+
+
+class Variant:
+    """The Fortran variant dgemm_alpha against BLAS: a registered candidate, not routed."""
+
+    params = [[64, 256, 512], ["float32", "float64"]]
+    param_names = ["n", "dtype"]
+
+    def setup(self, n, dtype):
+        self.a, self.b = random((n, n), dtype, 1), random((n, n), dtype, 2)
+
+    def track_ratio(self, n, dtype):
+        return ratio(lambda: self.a @ self.b, "gemm_alpha", rounds=3)
+
+    track_ratio.unit = "x"

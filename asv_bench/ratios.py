@@ -1,0 +1,71 @@
+"""Print every ``track_`` value of the suite as Markdown: the README's tables come from here.
+
+python asv_bench/ratios.py [word ...]      only benchmarks whose name holds a word
+"""
+
+import datetime
+import inspect
+import itertools
+import platform
+import sys
+
+import numpy
+import scipy
+from benchmarks import dispatch, imports, products  # first: it pins BLAS threads
+
+
+def tracked():
+    """Every (class, method name) that tracks a value."""
+    for module in (products, dispatch, imports):
+        for name, kind in inspect.getmembers(module, inspect.isclass):
+            if kind.__module__ == module.__name__:
+                for method in sorted(vars(kind)):
+                    if method.startswith("track_"):
+                        yield f"{name}.{method}", kind, method
+
+
+def parameters(kind):
+    """The parameter combinations of a benchmark class; asv writes a single list without nesting."""
+    lists = getattr(kind, "params", [])
+    return itertools.product(*(lists if lists and isinstance(lists[0], list) else [lists] if lists else []))
+
+
+def measure(kind, method, values):
+    """One tracked value, None where it does not apply."""
+    benchmark = kind()
+    try:
+        if hasattr(benchmark, "setup"):
+            benchmark.setup(*values)
+        return getattr(benchmark, method)(*values)
+    except NotImplementedError:
+        return None
+    finally:
+        if hasattr(benchmark, "teardown"):
+            benchmark.teardown(*values)
+
+
+def cpu():
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as lines:
+            return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor()
+
+
+def main():
+    words = sys.argv[1:]
+    print(f"{datetime.date.today()}, {cpu()}, Python {platform.python_version()}, ", end="")
+    print(f"NumPy {numpy.__version__}, SciPy {scipy.__version__}, one BLAS thread\n")
+    print("| benchmark | parameters | value |\n| --- | --- | --- |")
+    for name, kind, method in tracked():
+        if words and not any(word in name for word in words):
+            continue
+        for values in parameters(kind):
+            value = measure(kind, method, values)
+            if value is not None:
+                unit = getattr(getattr(kind, method), "unit", "")
+                print(f"| {name} | {', '.join(map(str, values))} | {value:.3g} {unit} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,53 @@
+"""pytest plugin: ``pytest -p lapack_ai_backend.testing ...`` runs any test suite with the backend on.
+
+Every size threshold is at zero and OpenCL CPU devices are allowed, so that the
+kernels and not the routing limits are tested. Counts of calls by kernel end the report.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+import lapack_ai_backend
+from lapack_ai_backend import activation, running
+from lapack_ai_backend.native import lib
+from lapack_ai_backend.policy import table_for
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("lapack_ai_backend")
+    group.addoption(
+        "--expect-kernel",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="fail unless this kernel was reached at least once; may be given several times",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    del config
+    lapack_ai_backend.enable(device="cpu")
+    assert activation.PROCESS.options is not None
+    options = replace(activation.PROCESS.options, any_size=True)
+    activation.PROCESS.update(options=options)
+    lib.lai_set_process_table(table_for(options).c_table)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    reached = {kernel for _, kernel in lapack_ai_backend.stats()}
+    missed = [name for name in session.config.getoption("--expect-kernel") if name not in reached]
+    if missed and session.exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    terminalreporter.section("lapack_ai_backend: calls by kernel")
+    terminalreporter.write_line(running.summary())
+    reached = {kernel for _, kernel in lapack_ai_backend.stats()}
+    for name in config.getoption("--expect-kernel"):
+        if name not in reached:
+            terminalreporter.write_line(f"ERROR: kernel {name} was never reached", red=True)
