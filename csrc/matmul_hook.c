@@ -275,9 +275,9 @@ static int check_overflow_of(int dtype, int number)
         store(b, i, single, imaginary ? 0.5 : (entry % 4 + 1) * (single ? 0x1p6 : 0x1p22));
     }
     lai_product product = {a, b, ours, 1, 4, 4, 4, 0, 4 * item, item, 0, 4 * item, item, 0, 4 * item, item};
-    lai_stock trusting = stock_loops[number].base;
-    trusting.overflow_matches = 1;
-    if (lai_run_product(LAI_DIRECT, dtype, &product, &trusting, &blocks) != LAI_DONE)
+    stock_loop trusting = stock_loops[number];
+    trusting.base.overflow_matches = 1;
+    if (lai_run_product(LAI_DIRECT, dtype, &product, &trusting.base, &blocks) != LAI_DONE)
         return 0;
     product.c = theirs;
     run_stock(&stock_loops[number].base, &product);
