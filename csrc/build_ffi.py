@@ -20,8 +20,15 @@ ffi.cdef((ROOT / HEADER).read_text(encoding="utf-8"))
 ffi.set_source(
     "lapack_ai_backend._native",
     '#include "native.h"',
-    sources=[str(path.relative_to(ROOT)) for folder in ("csrc", "fortran") for path in sorted((ROOT / folder).rglob("*.[cf]*")) if path.suffix in (".c", ".f90")],
-    depends=[str(path.relative_to(ROOT)) for path in sorted((ROOT / "csrc").rglob("*")) if path.suffix in (".h", ".inc")],
+    sources=[
+        str(path.relative_to(ROOT))
+        for folder in ("csrc", "fortran")
+        for path in sorted((ROOT / folder).rglob("*.[cf]*"))
+        if path.suffix in (".c", ".f90")
+    ],
+    depends=[
+        str(path.relative_to(ROOT)) for path in sorted((ROOT / "csrc").rglob("*")) if path.suffix in (".h", ".inc")
+    ],
     include_dirs=["csrc", "csrc/include", numpy.get_include()],
     # The matmul hook uses NumPy's C API, which the limited API does not cover.
     define_macros=[("_CFFI_NO_LIMITED_API", None)],

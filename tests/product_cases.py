@@ -101,8 +101,9 @@ def componentwise_ratio(c: Array, a: Array, b: Array) -> float:
 
 
 def normwise_ratio(c: Array, a: Array, b: Array) -> float:
-    """max over the stack of max|C - Ĉ| / (eps max|A| max|B|)."""
+    """max over the stack of max|C - Ĉ| / (k eps max|A| max|B|), k the inner size."""
     exact = reference(a, b)
     error = np.max(_magnitude(c - exact), axis=(-2, -1))
-    bound = np.finfo(c.dtype).eps * np.max(_magnitude(a), axis=(-2, -1)) * np.max(_magnitude(b), axis=(-2, -1))
+    scale = np.max(_magnitude(a), axis=(-2, -1)) * np.max(_magnitude(b), axis=(-2, -1))
+    bound = a.shape[-1] * np.finfo(c.dtype).eps * scale
     return _largest_ratio(error, bound)

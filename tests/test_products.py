@@ -81,9 +81,7 @@ def test_fortran_variant_is_normwise_accurate(case: Any) -> None:
         c = case.a @ case.b
     (decision,) = t.decisions
     assert decision.kernel == "gemm_alpha" or decision.reason_code == "kernel_declined"
-    n = c.shape[-1]
-    bound = lapack_ai.kernels()["gemm_alpha"].errors[c.dtype.name][1]
-    assert normwise_ratio(c, case.a, case.b) <= bound * n / 4  # ceil(n/4) tile products are summed
+    assert normwise_ratio(c, case.a, case.b) <= lapack_ai.kernels()["gemm_alpha"].errors[c.dtype.name][1]
 
 
 # ---- exactness ----------------------------------------------------------------------------
@@ -231,7 +229,7 @@ def test_special_values_survive(isa: str, kernel: str, dtype: str) -> None:
             c, expected = product(a, b, kernel), stock(a, b)
         np.testing.assert_array_equal(pattern(c), pattern(expected), err_msg=name)
         finite = np.isfinite(expected)
-        tolerance = 300 * np.finfo(c.dtype).eps
+        tolerance = 400 * np.finfo(c.dtype).eps
         scale = np.max(np.abs(expected), axis=(-2, -1), keepdims=True, where=finite, initial=0)
         absolute = 64 * np.finfo(c.dtype).smallest_subnormal
         with np.errstate(all="ignore"):

@@ -46,7 +46,7 @@ class Kernel:
     errors : mapping of str to (str, float)
         dtype -> error class and constant. ``exact``: no rounding, integers wrap as NumPy's.
         ``componentwise``: ``|C - Ĉ| <= constant * eps * |A| |B|``.
-        ``normwise``: ``max|C - Ĉ| <= constant * eps * max|A| * max|B|`` for 4x4 blocks.
+        ``normwise``: ``max|C - Ĉ| <= constant * k * eps * max|A| * max|B|``, k the inner size.
         Its keys are the dtypes that the kernel takes.
     limits : Limits
         What it can do at all, whether or not that pays.
