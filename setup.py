@@ -39,22 +39,8 @@ class BuildExt(build_ext):
             for level, flags in LEVELS.items():
                 target = Path(self.build_temp, f"{Path(source).stem}_{level}.o")
                 target.parent.mkdir(parents=True, exist_ok=True)
-                extra = shlex.split(os.environ.get("FFLAGS", ""))
-                self.spawn(
-                    [
-                        *compiler,
-                        *FFLAGS,
-                        *flags,
-                        *extra,
-                        f"-DLEVEL={level}",
-                        "-J",
-                        str(target.parent),
-                        "-c",
-                        source,
-                        "-o",
-                        str(target),
-                    ]
-                )
+                flags = [*FFLAGS, *flags, *shlex.split(os.environ.get("FFLAGS", "")), f"-DLEVEL={level}"]
+                self.spawn([*compiler, *flags, "-J", str(target.parent), "-c", source, "-o", str(target)])
                 ext.extra_objects.append(str(target))
         super().build_extension(ext)
 

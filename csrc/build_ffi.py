@@ -15,23 +15,24 @@ HEADER = "csrc/include/lapack_ai.h"
 # part of the kernels' accuracy statement, so it is said aloud.
 CFLAGS = ["-std=gnu11", "-O3", "-ffp-contract=fast", "-fno-math-errno", "-fvisibility=hidden", "-Wall", "-Wextra"]
 
+
+def files(*suffixes: str) -> list[str]:
+    """Native files with these endings, as setuptools wants them: relative to the project."""
+    found = (path for folder in ("csrc", "fortran") for path in (ROOT / folder).rglob("*"))
+    return sorted(str(path.relative_to(ROOT)) for path in found if path.suffix in suffixes)
+
+
 ffi = FFI()
 ffi.cdef((ROOT / HEADER).read_text(encoding="utf-8"))
 ffi.set_source(
     "lapack_ai_backend._native",
     '#include "native.h"',
-    sources=[
-        str(path.relative_to(ROOT))
-        for folder in ("csrc", "fortran")
-        for path in sorted((ROOT / folder).rglob("*.[cf]*"))
-        if path.suffix in (".c", ".f90")
-    ],
-    depends=[
-        str(path.relative_to(ROOT)) for path in sorted((ROOT / "csrc").rglob("*")) if path.suffix in (".h", ".inc")
-    ],
+    sources=files(".c", ".f90"),
+    depends=files(".h", ".inc", ".map"),
     include_dirs=["csrc", "csrc/include", numpy.get_include()],
     # The matmul hook uses NumPy's C API, which the limited API does not cover.
     define_macros=[("_CFFI_NO_LIMITED_API", None)],
     extra_compile_args=CFLAGS,
+    extra_link_args=["-Wl,--version-script=csrc/exports.map"],
     py_limited_api=False,
 )

@@ -23,13 +23,15 @@
 #include "native.h"
 
 /* What begin_call found for the matmul call that this thread is in. */
-static _Thread_local struct {
+typedef struct {
     const lai_table *table;
     lai_trace *trace;
     int64_t trace_index;
     int decided;
     lai_decision decision;
-} call;
+} call_state;
+
+static _Thread_local call_state call;
 
 static _Atomic int enabled;
 static _Atomic(const lai_table *) process_table;
@@ -68,7 +70,7 @@ static int begin_call(PyUFuncObject *ufunc, npy_intp *core_dims)
     if (call.trace) {
         /* Whatever happens next, the trace shows the call; the loop replaces this record. */
         call.decision = (lai_decision){
-            .problem = {LAI_MATMUL, LAI_OTHER, core_dims[0], core_dims[1], core_dims[2], 0, 0},
+            .problem = {LAI_MATMUL, LAI_OTHER, core_dims[0], core_dims[1], core_dims[2], 0, 0, -1},
             .table = call.table, .kernel = LAI_STOCK, .rule = -1,
             .reason = call.table ? LAI_NO_LOOP : LAI_INACTIVE};
         call.trace_index = lai_append_to_trace(call.trace, &call.decision);
@@ -120,27 +122,39 @@ static double now(void)
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-/* NumPy may cut one call's batch into several loop calls; the first decides for all. */
-static void decide(const lai_product *p, int dtype)
+/* Whether a loop call goes on with what this thread has decided last. Converting operands may run
+ * Python code that multiplies matrices itself; then the outer product's decision is still to be made. */
+static int goes_on(const lai_product *p, int type)
 {
-    if (call.decided) {
-        call.decision.problem.batch += p->batch;
-        return;
-    }
-    call.decision = (lai_decision){
-        .problem = {LAI_MATMUL, dtype, p->m, p->k, p->n, p->batch, is_symmetric(p)}, .table = call.table};
-    lai_decide(&call.decision);
-    call.decided = 1;
+    const lai_problem *last = &call.decision.problem;
+    return call.decided && last->m == p->m && last->k == p->k && last->n == p->n && last->numpy_type == type;
 }
 
-static void route(const lai_product *p, int dtype, int64_t itemsize, const lai_stock *stock)
+/* Decides for a loop call; 1 for the first piece of a call, 0 for the others, which the first decides for. */
+static int decide(const lai_product *p, int dtype, int type)
+{
+    if (goes_on(p, type)) {
+        call.decision.problem.batch += p->batch;
+        return 0;
+    }
+    const int another = call.decided && call.trace;
+    call.decision = (lai_decision){
+        .problem = {LAI_MATMUL, dtype, p->m, p->k, p->n, p->batch, is_symmetric(p), type}, .table = call.table};
+    lai_decide(&call.decision);
+    call.decided = 1;
+    if (another)
+        call.trace_index = lai_append_to_trace(call.trace, &call.decision);
+    return 1;
+}
+
+static void route(const lai_product *p, int dtype, int type, int64_t itemsize, const lai_stock *stock)
 {
     const double start = call.trace ? now() : 0.0;
     lai_blocks blocks = {0, 0, 0};
     int status = LAI_DECLINED;
-
-    decide(p, dtype);
-    lai_decision *d = &call.decision;
+    const int first = decide(p, dtype, type);
+    call_state mine = call;     /* NumPy's loop for objects runs Python code, which may multiply matrices, too */
+    lai_decision *d = &mine.decision;
     if (d->kernel != LAI_STOCK) {
         status = lai_run_product(d->kernel, dtype, p, stock, &blocks);
         if (status != LAI_DONE) {
@@ -152,22 +166,24 @@ static void route(const lai_product *p, int dtype, int64_t itemsize, const lai_s
         stock->run(stock, p);
         blocks.stock += p->batch;
     }
-    if (call.table) {
+    if (mine.table) {
         lai_decision counted = *d;
         counted.blocks = blocks;
-        lai_count(&counted, itemsize * p->batch * (p->m * p->k + p->k * p->n + p->m * p->n));
+        lai_count(&counted, first, itemsize * p->batch * (p->m * p->k + p->k * p->n + p->m * p->n));
     }
-    if (call.trace) {
+    if (mine.trace) {
         d->blocks.alphatensor += blocks.alphatensor;
         d->blocks.direct += blocks.direct;
         d->blocks.stock += blocks.stock;
         d->seconds += now() - start;
-        lai_update_trace(call.trace, call.trace_index, d);
+        lai_update_trace(mine.trace, mine.trace_index, d);
     }
+    call = mine;
 }
 
-/* One loop a NumPy type; `bool` and `object` keep NumPy's. */
+/* One loop a NumPy type; those of LAI_OTHER pass the call on to NumPy's and keep the record. */
 #define LOOPS(X)                                                                         \
+    X(NPY_BOOL, npy_bool, LAI_OTHER) X(NPY_OBJECT, PyObject *, LAI_OTHER)                 \
     X(NPY_BYTE, npy_byte, LAI_OTHER) X(NPY_UBYTE, npy_ubyte, LAI_OTHER)                   \
     X(NPY_SHORT, npy_short, LAI_OTHER) X(NPY_USHORT, npy_ushort, LAI_OTHER)               \
     X(NPY_INT, npy_int, INTEGER(npy_int)) X(NPY_UINT, npy_uint, INTEGER(npy_uint))        \
@@ -193,7 +209,7 @@ static stock_loop stock_loops[NPY_NTYPES_LEGACY];
             return;                                                                              \
         }                                                                                        \
         const lai_product product = describe(args, dims, steps);                                 \
-        route(&product, dtype, (int64_t)sizeof(type), &stock_loops[number].base);                \
+        route(&product, dtype, number, (int64_t)sizeof(type), &stock_loops[number].base);                \
     }
 LOOPS(DEFINE_LOOP)
 

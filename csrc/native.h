@@ -10,7 +10,4 @@
 /* A kernel at one instruction set; lai_run_product() finds it in a table. */
 typedef int (*lai_product_kernel)(const lai_product *product, const lai_stock *stock, lai_blocks *blocks);
 
-/* Overwrite a decision that lai_append_to_trace() placed (matmul: its loop fills in what its hook began). */
-void lai_update_trace(lai_trace *trace, int64_t index, const lai_decision *decision);
-
 #endif

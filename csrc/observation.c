@@ -19,17 +19,17 @@ static void add(_Atomic int64_t *counter, int64_t amount)
         atomic_fetch_add_explicit(counter, amount, memory_order_relaxed);
 }
 
-void lai_count(const lai_decision *d, int64_t bytes)
+void lai_count(const lai_decision *d, int calls, int64_t bytes)
 {
     const int f = d->problem.function;
 
-    add(&counters[f][d->kernel].calls, 1);
+    add(&counters[f][d->kernel].calls, calls);
     add(&counters[f][d->kernel].bytes, bytes);
     add(&counters[f][d->kernel].alphatensor, d->blocks.alphatensor);
     add(&counters[f][d->kernel].direct, d->blocks.direct);
     add(&counters[f][d->kernel].stock, d->blocks.stock);
     if (d->reason != LAI_ROUTED)
-        add(&fallbacks[f][d->reason], 1);
+        add(&fallbacks[f][d->reason], calls);
 }
 
 void lai_read_counter(int function, int kernel, lai_counter *c)
@@ -62,8 +62,8 @@ void lai_reset_counters(void)
 }
 
 /* ---- traces
- * A thread may hold a trace's address a moment longer than its context lives, so the heads
- * are recycled and never freed; the mutex covers the list and every trace's contents. */
+ * A thread may hold a trace's address a moment longer than its context lives, so the heads are
+ * recycled and never given back; the mutex covers the list and every trace's contents. */
 
 struct lai_trace {
     lai_decision *decisions;
@@ -99,11 +99,17 @@ lai_trace *lai_open_trace(void)
 void lai_close_trace(lai_trace *trace)
 {
     lock();
-    if (trace->open) {
-        free(trace->decisions);
-        *trace = (lai_trace){.next_free = free_traces};
-        free_traces = trace;
-    }
+    free(trace->decisions);
+    *trace = (lai_trace){.open = 0};
+    unlock();
+}
+
+void lai_free_trace(lai_trace *trace)
+{
+    lai_close_trace(trace);
+    lock();
+    trace->next_free = free_traces;
+    free_traces = trace;
     unlock();
 }
 

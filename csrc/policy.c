@@ -45,8 +45,8 @@ void lai_decide(lai_decision *d)
         d->reason = LAI_INACTIVE;
         return;
     }
-    if (table->disabled[f]) {
-        d->reason = LAI_DISABLED;
+    if (table->off[f] != LAI_ROUTED) {
+        d->reason = table->off[f];
         return;
     }
     d->reason = LAI_NO_RULE;

@@ -18,11 +18,12 @@ OFF, INHERIT = 0, -1  # in place of a table's address
 class Activation(NamedTuple):
     """One entered context. csrc/matmul_hook.c reads the first two fields."""
 
-    table: int  # address of the compiled policy, or OFF, or INHERIT (a trace alone changes no routing)
+    table: int  # address of the compiled policy, or OFF, or INHERIT (nothing is said of it in this context)
     trace: int  # address of the open trace, 0 without
     options: Options | None
-    owner: Any  # the context manager that pushed it
+    owner: Any  # the context manager that pushed it; a trace is kept alive by it
     outer: Activation | None
+    given: dict[str, Any]  # what this entry itself sets of the first three; the rest is as outside
 
 
 ACTIVE: ContextVar[Activation | None] = ContextVar("lapack_ai_active", default=None)
@@ -46,9 +47,9 @@ class Process:
 PROCESS = Process()
 
 
-def effective_options(activation: Activation | None = None) -> Options | None:
+def effective_options() -> Options | None:
     """Options that rule here; None where the backend is off."""
-    here = activation or ACTIVE.get()
+    here = ACTIVE.get()
     if here is None or here.table == INHERIT:
         return PROCESS.options
     return here.options if here.table != OFF else None
@@ -61,27 +62,36 @@ def base_options() -> Options:
         here = here.outer
     if here is not None and here.options is not None:
         return here.options
-    return PROCESS.options or environment_options()[0]
+    return PROCESS.options or environment_options()
 
 
-def push(owner: object, *, table: int | None = None, options: Options | None = None, trace: int | None = None) -> None:
-    """Enter: what is not given stays as it is outside."""
-    outer = ACTIVE.get()
-    if options is not None:
-        table = table_for(options).address
-    if table is None:
-        table, options = (outer.table, outer.options) if outer else (INHERIT, None)
-    if trace is None:
-        trace = outer.trace if outer else 0
-    ACTIVE.set(Activation(table, trace, options, owner, outer))
+def switch_on(owner: object, options: Options) -> None:
+    """Enter a context with these options."""
+    ACTIVE.set(_inside(ACTIVE.get(), owner, {"table": table_for(options).address, "options": options}))
 
 
-def pop(owner: object) -> None:
-    """Leave: remove the newest activation of `owner` from this Context's chain, if it is there."""
+def switch_off(owner: object) -> None:
+    """Enter a context where everything is stock."""
+    ACTIVE.set(_inside(ACTIVE.get(), owner, {"table": OFF, "options": None}))
+
+
+def attach(owner: object, trace: int) -> None:
+    """Enter a context that records its calls in the trace at this address."""
+    ACTIVE.set(_inside(ACTIVE.get(), owner, {"trace": trace}))
+
+
+def leave(owner: object) -> None:
+    """Remove the newest activation of `owner` from this Context's chain, if it is there."""
     ACTIVE.set(_without(ACTIVE.get(), owner))
+
+
+def _inside(outer: Activation | None, owner: object, given: dict[str, Any]) -> Activation:
+    table, trace, options = (outer.table, outer.trace, outer.options) if outer else (INHERIT, 0, None)
+    inherited = {"table": table, "trace": trace, "options": options}
+    return Activation(**(inherited | given), owner=owner, outer=outer, given=given)
 
 
 def _without(here: Activation | None, owner: object) -> Activation | None:
     if here is None or here.owner is owner:
         return here.outer if here else None
-    return here._replace(outer=_without(here.outer, owner))
+    return _inside(_without(here.outer, owner), here.owner, here.given)

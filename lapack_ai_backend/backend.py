@@ -18,10 +18,8 @@ from lapack_ai_backend.native import lib
 from lapack_ai_backend.options import Options, environment_options
 from lapack_ai_backend.policy import decide, table_for
 from lapack_ai_backend.reasons import NUMBERS as REASONS
-from lapack_ai_backend.registry import STOCK, Kernel, by_number
+from lapack_ai_backend.registry import FAILURES, STOCK, Kernel, by_number, count_failure, is_broken
 from lapack_ai_backend.uarray_adapter import BackendNotImplementedError
-
-FAILURES_BEFORE_BREAK = 3
 
 
 class _Asked(threading.local):
@@ -29,7 +27,6 @@ class _Asked(threading.local):
 
 
 _asked = _Asked()
-_failures: dict[str, int] = {}
 
 
 def dispatch(method: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -74,11 +71,11 @@ def registered(method: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> An
         return NotImplemented
     if activation.effective_options() is not None:
         return ask(method, args, kwargs)
-    activation.push(registered, options=environment_options()[0])
+    activation.switch_on(registered, environment_options())
     try:
         return ask(method, args, kwargs)
     finally:
-        activation.pop(registered)
+        activation.leave(registered)
 
 
 def ask(method: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -88,7 +85,8 @@ def ask(method: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     if method is multimethods.matmul:
         return multimethods._matmul(*args, **kwargs)  # np.matmul: its loop asks the policy
     options = activation.effective_options()
-    assert options is not None  # every way here has looked
+    if options is None:  # switched off by another thread since the caller looked
+        return NotImplemented
     try:
         return _run(_name(method), options, args, kwargs)
     finally:
@@ -100,31 +98,23 @@ def _name(method: Any) -> str:
 
 
 def _run(function: str, options: Options, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    decision, kernel = _decide(function, options, args, kwargs)
+    decision = decide(function, _problem(function, args, kwargs), table_for(options))
+    index = observation.begin(decision)  # before the kernel, which may call other functions
     result = NotImplemented
-    if kernel is not STOCK:
-        result = _call(kernel, decision, options, args, kwargs)
-    if result is NotImplemented:
-        decision.kernel = STOCK.number
-    observation.record(decision)
+    try:
+        if decision.kernel != STOCK.number:
+            result = _call(by_number(decision.kernel), decision, options, args, kwargs)
+    finally:
+        if result is NotImplemented:
+            decision.kernel = STOCK.number
+        observation.finish(decision, index)
     return result
 
 
-def _problem(function: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> problem.Problem:
-    """The problem of a call's first array; of dtype "other" and without sizes where that is no plain array."""
-    matrix = args[0] if args else next(iter(kwargs.values()), None)
-    return problem.of_matrix(function, matrix) or problem.Problem(function, "other", 0, 0, 0, 0)
-
-
-def _decide(function: str, options: Options, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Kernel]:
-    found = _problem(function, args, kwargs)
-    decision = decide(found, table_for(options))
-    if found.batch == 0 and decision.reason not in (REASONS["no_rule"], REASONS["disabled"]):
-        decision.reason = REASONS["input"]
-    kernel = by_number(decision.kernel)
-    if _failures.get(kernel.name, 0) >= FAILURES_BEFORE_BREAK:
-        decision.reason, kernel = REASONS["broken"], STOCK
-    return decision, kernel
+def _problem(function: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> problem.Problem | None:
+    """The problem of a call's first array."""
+    name = multimethods.LINALG[function.rpartition(".")[2]].split()[0]
+    return problem.of_matrix(function, args[0] if args else kwargs.get(name))
 
 
 def _call(kernel: Kernel, decision: Any, options: Options, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -133,12 +123,12 @@ def _call(kernel: Kernel, decision: Any, options: Options, args: tuple[Any, ...]
     try:
         result = kernel.run(*args, **kwargs)
     except Exception as error:
+        decision.reason = REASONS["kernel_failed"]
         if options.strict:
             raise KernelError(f"{kernel.name} failed: {error}") from error
-        _failures[kernel.name] = _failures.get(kernel.name, 0) + 1
-        broken = " and is switched off" if _failures[kernel.name] >= FAILURES_BEFORE_BREAK else ""
+        count_failure(kernel)
+        broken = " and is switched off" if is_broken(kernel) else ""
         observation.log.warning("%s failed%s, stock runs %s: %r", kernel.name, broken, kernel.function, error)
-        decision.reason = REASONS["kernel_failed"]
         return NotImplemented
     if result is NotImplemented:
         decision.reason = REASONS["kernel_declined"]
@@ -149,17 +139,18 @@ def _trace_inactive(method: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) 
     """A trace shows the calls of contexts where the backend is off, too; counters do not."""
     here = activation.ACTIVE.get()
     if here is not None and here.trace:
-        observation.append(decide(_problem(_name(method), args, kwargs), None))
+        function = _name(method)
+        observation.begin(decide(function, _problem(function, args, kwargs), None))
 
 
 def broken_kernels() -> dict[str, int]:
     """Kernels that have failed, and how often."""
-    return dict(_failures)
+    return dict(FAILURES)
 
 
 def reset_failures() -> None:
     """Give kernels that were switched off another chance."""
-    _failures.clear()
+    FAILURES.clear()
 
 
 assert multimethods.NUMBERS[multimethods.MATMUL] == lib.LAI_MATMUL

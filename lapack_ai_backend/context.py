@@ -125,7 +125,7 @@ class BackendContext(_Switch):
     def __enter__(self) -> BackendContext:
         interception.install()
         options = changed(activation.base_options(), self._given)
-        activation.push(self, options=options)
+        activation.switch_on(self, options)
         entry = SetBackendContext(Gated, *self._uarray)
         entry.__enter__()
         self._stack.append(entry)
@@ -134,7 +134,7 @@ class BackendContext(_Switch):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        activation.pop(self)
+        activation.leave(self)
         if self._stack:  # empty where this thread has not entered it: nothing of ours on its stack
             # RuntimeError: tasks of one thread left in another order than they entered; uarray has
             # taken one entry off its stack all the same, and Gated asks the ContextVar.
@@ -157,13 +157,13 @@ class SkipContext(_Switch):
     """What ``skip_backend`` returns: stock behaviour inside."""
 
     def __enter__(self) -> SkipContext:
-        activation.push(self, table=activation.OFF)
+        activation.switch_off(self)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        activation.pop(self)
+        activation.leave(self)
 
     def _again(self) -> SkipContext:
         return SkipContext()
@@ -201,11 +201,11 @@ def enable(**options: object) -> None:
     OptionError
         For an unknown option, function, kernel or device; the text names the valid ones.
     """
-    base = activation.PROCESS.options or environment_options()[0]
-    chosen = changed(base, options)
-    interception.install()
-    activation.PROCESS.update(options=chosen)
-    lib.lai_set_process_table(table_for(chosen).c_table)
+    chosen = changed(environment_options(), options, "enable()")
+    with interception.lock:
+        interception.install()
+        activation.PROCESS.update(options=chosen)
+        lib.lai_set_process_table(table_for(chosen).c_table)
 
 
 def disable() -> None:
@@ -214,9 +214,10 @@ def disable() -> None:
     Contexts that are open go on with stock functions; the next ``set_backend`` or
     ``enable`` intercepts anew.
     """
-    activation.PROCESS.update(options=None, known_to_uarray=False)
-    lib.lai_set_process_table(ffi.NULL)
-    interception.uninstall()
+    with interception.lock:
+        activation.PROCESS.update(options=None, known_to_uarray=False)
+        lib.lai_set_process_table(ffi.NULL)
+        interception.uninstall()
 
 
 def is_enabled() -> bool:

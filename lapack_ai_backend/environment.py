@@ -22,7 +22,7 @@ TRUE, FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
 def choice(what: str, valid: tuple[str, ...]) -> Callable[[object], str]:
     def parse(value: object) -> str:
         if value not in valid:
-            raise OptionError(what, value, valid)
+            raise OptionError.unknown(what, value, valid)
         return str(value)
 
     return parse
@@ -34,14 +34,14 @@ def boolean(value: object) -> bool:
     text = str(value).strip().lower()
     if text in TRUE + FALSE:
         return text in TRUE
-    raise OptionError("truth value", value, TRUE + FALSE)
+    raise OptionError.unknown("truth value", value, TRUE + FALSE)
 
 
 def number(least: int, most: int | None = None) -> Callable[[object], int]:
     def parse(value: object) -> int:
         text = str(value).strip()
         if not text.isdecimal() or int(text) < least or (most is not None and int(text) > most):
-            raise OptionError("number", value, [f"{least} to {most}" if most else f"{least} or more"])
+            raise OptionError.unknown("number", value, [f"{least} to {most}" if most else f"{least} or more"])
         return int(text)
 
     return parse

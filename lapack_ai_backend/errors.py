@@ -8,8 +8,9 @@ from collections.abc import Iterable
 class OptionError(ValueError):
     """An option, kernel, function or device name that does not exist; the text names the valid ones."""
 
-    def __init__(self, what: str, given: object, valid: Iterable[str]) -> None:
-        super().__init__(f"unknown {what} {given!r}; valid: {', '.join(valid)}")
+    @classmethod
+    def unknown(cls, what: str, given: object, valid: Iterable[str]) -> OptionError:
+        return cls(f"unknown {what} {given!r}; valid: {', '.join(valid)}")
 
 
 class KernelError(RuntimeError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import operator
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -49,17 +50,24 @@ def explain(
     'direct'
     """
     function = function_name(func if isinstance(func, str) else _dotted(func))
-    in_force = activation.effective_options()
     chosen = changed(activation.base_options(), options or {})
-    active = in_force is not None and (options is None or chosen == in_force)
+    active = _active(function) and (options is None or chosen == activation.effective_options())
     described = _problem(function, args, kwargs)
     if function in interception.left_stock:
-        return _stock(function, "no_loop", interception.left_stock[function], active, described)
-    if isinstance(described, str):
-        return _stock(function, described, TEXTS[described], active, None)
-    decision = readable(decide(described, table_for(chosen)), described, active=active)
-    listed = candidates(function, described, chosen)
-    return Decision(**{**decision.__dict__, "candidates": listed})
+        return Decision(function, "stock", active, "not_intercepted", interception.left_stock[function], "", described)
+    if described is None and function == multimethods.MATMUL:
+        return Decision(function, "stock", active, "no_loop", TEXTS["no_loop"], "")
+    decision = readable(decide(function, described, table_for(chosen)), described, active=active)
+    return replace(decision, candidates=candidates(function, described, chosen) if described else ())
+
+
+def _active(function: str) -> bool:
+    """Whether a call of the function made here would be routed."""
+    here = activation.ACTIVE.get()
+    if here is not None and here.table == activation.OFF:
+        return False
+    registered = activation.PROCESS.known_to_uarray and function != multimethods.MATMUL
+    return registered or activation.effective_options() is not None
 
 
 def _dotted(func: Callable[..., Any]) -> str:
@@ -70,19 +78,14 @@ def _dotted(func: Callable[..., Any]) -> str:
     return f"scipy.linalg.{name}" if module.startswith("scipy.linalg") else f"{module}.{name}"
 
 
-def _problem(function: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> problem.Problem | str:
-    """The call's problem, or the reason code for having none."""
+def _problem(function: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> problem.Problem | None:
+    """The call's problem; None without a plain array or, of a product, where no loop runs."""
     if function == multimethods.MATMUL:
-        described = problem.of_product(args[0], args[1], kwargs.get("dtype"))
-        return described or "no_loop"
+        if len(args) < 2:
+            np.matmul(*args, **kwargs)  # raises NumPy's own error
+        return problem.of_product(args[0], args[1], kwargs.get("dtype"), kwargs.get("axes"))
     import scipy.linalg
 
     signature = inspect.signature(getattr(scipy.linalg, function.rpartition(".")[2]))
     bound = signature.bind(*args, **kwargs)  # raises the TypeError that the call would raise
-    first = next(iter(bound.arguments.values()), None)
-    return problem.of_matrix(function, first) or "input"
-
-
-def _stock(function: str, code: str, reason: str, active: bool, described: problem.Problem | str | None) -> Decision:
-    found = described if isinstance(described, problem.Problem) else None
-    return Decision(function, "stock", active, code, reason, "", found)
+    return problem.of_matrix(function, next(iter(bound.arguments.values()), None))

@@ -76,14 +76,6 @@ def _versions() -> dict[str, str]:
 
 def _options() -> dict[str, dict[str, Any]]:
     """Each option's value here, and where it came from: context, enable(), a variable, or default."""
-    from_variables, sources = options.environment_options()
-    here = activation.effective_options()
-    values = options.as_dict(here or activation.base_options())
-    opened_here = activation.ACTIVE.get() is not None and here is not activation.PROCESS.options
-    described = {}
-    for name, value in values.items():
-        source = sources[name]
-        if value != getattr(from_variables, name):
-            source = "context" if opened_here else "enable()"
-        described[name] = {"value": value, "source": source}
-    return described
+    here = activation.effective_options() or activation.base_options()
+    values = options.as_dict(here)
+    return {name: {"value": value, "source": here.sources.get(name, "default")} for name, value in values.items()}

@@ -11,7 +11,7 @@ from __future__ import annotations
 import inspect
 import threading
 from types import CodeType, FunctionType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -22,10 +22,19 @@ from lapack_ai_backend.native import lib
 # is about (warnings.warn, stacklevel), so warnings go on pointing at the user's line.
 FILE_NAME = "<importlib _bootstrap: lapack_ai_backend trampoline>"
 
-_lock = threading.RLock()
-_original: dict[str, tuple[FunctionType, CodeType]] = {}  # name -> SciPy's function and its own code
-_methods: dict[str, Any] = {}  # name -> multimethod, kept for pickling and for reinstalling
+lock = threading.RLock()  # of everything that switches the process
+_installed = False
 
+
+class Intercepted(NamedTuple):
+    """A function of SciPy with its own code and ours; made once, put in and taken out many times."""
+
+    function: Any  # a Python function
+    own: CodeType
+    trampoline: CodeType
+
+
+_made: dict[str, Intercepted] = {}
 STOCK: dict[str, FunctionType] = {}  # name -> a function that runs SciPy's own code, whatever is installed
 left_stock: dict[str, str] = {}  # public dotted name -> why it is not intercepted
 
@@ -39,10 +48,9 @@ HOOK_FAILURES = {
 
 def install() -> None:
     """Intercept, unless that is done already; safe while other threads compute."""
-    if _original or left_stock:
-        return
-    with _lock:
-        if _original or left_stock:
+    global _installed
+    with lock:
+        if _installed:
             return
         observation.start_logging()
         _hook_matmul()
@@ -50,21 +58,24 @@ def install() -> None:
             _intercept(name, arrays)
         for name, reason in left_stock.items():
             observation.log.info("%s stays stock: %s", name, reason)
+        _installed = True
 
 
 def uninstall() -> None:
     """Put everything back as it was; calls that are running finish on what they started with."""
-    with _lock:
+    global _installed
+    with lock:
+        _installed = False
         lib.lai_unhook_matmul()
-        for function, code in _original.values():
-            function.__code__ = code
-        _original.clear()
+        for each in _made.values():
+            if each.function.__code__ is each.trampoline:  # else somebody has put in code of their own
+                each.function.__code__ = each.own
         left_stock.clear()
 
 
 def is_installed() -> bool:
     """Whether the interception is in place."""
-    return bool(_original)
+    return _installed
 
 
 # ---- numpy.matmul --------------------------------------------------------------------------
@@ -88,14 +99,18 @@ def _intercept(name: str, arrays: str) -> None:
     if reason:
         left_stock[f"scipy.linalg.{name}"] = reason
         return
+    if name not in _made or _made[name].function is not function or _made[name].own is not function.__code__:
+        _made[name] = _make(name, function, arrays)
+    function.__code__ = _made[name].trampoline
+
+
+def _make(name: str, function: FunctionType, arrays: str) -> Intercepted:
     code = function.__code__
-    if name not in _methods:
-        stock = FunctionType(code, function.__globals__, function.__name__, function.__defaults__, function.__closure__)
-        stock.__kwdefaults__ = function.__kwdefaults__
-        STOCK[name] = stock
-        _methods[name] = multimethods.multimethod(function, "scipy.linalg", arrays)
-    function.__code__ = _trampoline(code, STOCK[name], _methods[name])
-    _original[name] = (function, code)
+    stock = FunctionType(code, function.__globals__, function.__name__, function.__defaults__, function.__closure__)
+    stock.__kwdefaults__ = function.__kwdefaults__
+    STOCK[name] = stock
+    method = multimethods.multimethod(function, "scipy.linalg", arrays)
+    return Intercepted(function, code, _trampoline(code, stock, method))
 
 
 def _unknown(function: Any, arrays: str) -> str:

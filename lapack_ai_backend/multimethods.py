@@ -98,7 +98,6 @@ LINALG = {
     "solve_continuous_lyapunov": "a q",
     "solve_discrete_are": "a b q r e s",
     "solve_discrete_lyapunov": "a q",
-    "solve_lyapunov": "a q",
     "solve_sylvester": "a b q",
     "solve_toeplitz": "c_or_cr b",
     "solve_triangular": "a b",
@@ -114,6 +113,7 @@ LINALG = {
 
 # Public dotted names in the order of their numbers in the compiled policy; matmul is LAI_MATMUL = 0.
 FUNCTIONS = (MATMUL, *(f"scipy.linalg.{name}" for name in LINALG))
+ALIASES = {"scipy.linalg.solve_lyapunov": "scipy.linalg.solve_continuous_lyapunov"}  # one function object
 NUMBERS = {name: number for number, name in enumerate(FUNCTIONS)}
 
 

@@ -8,7 +8,7 @@ import warnings
 from lapack_ai_backend._native import ffi, lib
 from lapack_ai_backend.errors import EnvironmentWarning
 
-__all__ = ["DTYPES", "ISAS", "address", "dtype_code", "dtype_name", "ffi", "isa", "lib", "use_isa"]
+__all__ = ["DTYPES", "ISAS", "address", "dtype_code", "ffi", "isa", "lib", "use_isa"]
 
 ISAS = {"baseline": lib.LAI_BASELINE, "avx2": lib.LAI_AVX2, "avx512": lib.LAI_AVX512}
 
@@ -28,11 +28,6 @@ DTYPES = {
 def dtype_code(name: str) -> int:
     """Code of a dtype's name; every dtype without kernels is ``LAI_OTHER``."""
     return int(DTYPES.get(name, lib.LAI_OTHER))
-
-
-def dtype_name(code: int) -> str:
-    """The reverse; unsigned integers come back as the signed ones whose kernels they share."""
-    return next((name for name, value in DTYPES.items() if value == code), "other")
 
 
 def address(pointer: object) -> int:

@@ -81,17 +81,23 @@ def reset_stats() -> None:
     lib.lai_reset_counters()
 
 
-def record(c_decision: Any, bytes_moved: int = 0) -> None:
-    """Count a decision that was made in Python, and append it to the trace that is open here."""
-    lib.lai_count(c_decision, bytes_moved)
-    append(c_decision)
+def begin(c_decision: Any) -> int:
+    """Append a decision that was made in Python to the trace that is open here; its index, -1 without one."""
+    trace = _open_trace()
+    return lib.lai_append_to_trace(trace, c_decision) if trace else -1
 
 
-def append(c_decision: Any) -> None:
-    """Append a decision to the trace that is open here, if one is."""
+def finish(c_decision: Any, index: int) -> None:
+    """Count a decision whose outcome is known now, and bring the trace up to date."""
+    lib.lai_count(c_decision, 1, 0)
+    trace = _open_trace()
+    if trace and index >= 0:
+        lib.lai_update_trace(trace, index, c_decision)
+
+
+def _open_trace() -> Any:
     here = activation.ACTIVE.get()
-    if here is not None and here.trace:
-        lib.lai_append_to_trace(ffi.cast("lai_trace *", here.trace), c_decision)
+    return ffi.cast("lai_trace *", here.trace) if here is not None and here.trace else None
 
 
 # ---- traces --------------------------------------------------------------------------------
@@ -107,37 +113,39 @@ class Trace:
     """
 
     def __init__(self) -> None:
-        self._c_trace: Any = None
+        self._c_traces: list[Any] = []  # one for each time it was opened, the last is in use
         self._kept: list[Decision] = []
+        self._open = False
 
     def __enter__(self) -> Trace:
-        if self._c_trace is not None:
-            raise RuntimeError("this trace is open already; make a new one")
-        self._c_trace = lib.lai_open_trace()
-        if not self._c_trace:
-            self._c_trace = None
+        if self._open:
+            raise RuntimeError("this trace is open already; make another one")
+        opened = lib.lai_open_trace()
+        if not opened:
             raise MemoryError("no memory for a trace")
-        activation.push(self, trace=address(self._c_trace))
+        # Freed with this object, which every activation that holds the address keeps alive.
+        self._c_traces.append(ffi.gc(opened, lib.lai_free_trace))
+        self._open = True
+        activation.attach(self, address(opened))
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        activation.pop(self)
-        if self._c_trace is not None:
-            self._kept = self._read()
-            lib.lai_close_trace(self._c_trace)
-            self._c_trace = None
+        activation.leave(self)
+        self._kept = self._read()
+        self._open = False
+        lib.lai_close_trace(self._c_traces[-1])
 
     @property
     def decisions(self) -> list[Decision]:
-        return self._kept if self._c_trace is None else self._read()
+        return self._read() if self._open else self._kept
 
     def _read(self) -> list[Decision]:
         c_decision = ffi.new("lai_decision *")
         decisions = []
-        for index in range(lib.lai_trace_length(self._c_trace)):
-            if lib.lai_read_trace(self._c_trace, index, c_decision):
+        for index in range(lib.lai_trace_length(self._c_traces[-1])):
+            if lib.lai_read_trace(self._c_traces[-1], index, c_decision):
                 decisions.append(readable(c_decision, active=bool(c_decision.table)))
         return decisions
 

@@ -7,12 +7,12 @@ enclosing context, ``enable()``, the environment, the default.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from lapack_ai_backend.environment import Variable, boolean, choice, from_environment
 from lapack_ai_backend.errors import OptionError
-from lapack_ai_backend.multimethods import FUNCTIONS
+from lapack_ai_backend.multimethods import ALIASES, FUNCTIONS
 from lapack_ai_backend.opencl import devices
 from lapack_ai_backend.registry import KERNELS, STOCK
 
@@ -34,6 +34,7 @@ class Options:
     strict: bool = False
     verify: str = "probe"
     any_size: bool = False  # every size threshold at zero: set by the test plugin only
+    sources: Mapping[str, str] = field(default_factory=dict, compare=False)  # where each public option comes from
 
 
 # ---- parsing: text or objects in, checked values out ---------------------------------------
@@ -42,34 +43,44 @@ class Options:
 def function_name(name: object) -> str:
     """Public dotted name of a function; its short last part is accepted too."""
     if isinstance(name, str):
-        for function in FUNCTIONS:
+        for function in (*FUNCTIONS, *ALIASES):
             if name in (function, function.rpartition(".")[2]):
-                return function
-    raise OptionError("function", name, FUNCTIONS)
+                return ALIASES.get(function, function)
+    raise OptionError.unknown("function", name, FUNCTIONS)
 
 
-def _disable(value: object) -> tuple[str, ...]:
-    names: Iterable[object] = value.replace(",", " ").split() if isinstance(value, str) else value  # type: ignore[assignment]  # checked name by name
+def _disable(value: Any) -> tuple[str, ...]:
+    names = value.replace(",", " ").split() if isinstance(value, str) else value
+    if not isinstance(names, Iterable):
+        raise OptionError.unknown("list of functions", value, FUNCTIONS)
     return tuple(dict.fromkeys(function_name(name) for name in names))
 
 
-def _force(value: object) -> tuple[tuple[str, str], ...]:
+def _force(value: Any) -> tuple[tuple[str, str], ...]:
     """``{"numpy.matmul": "direct"}``, or as text ``numpy.matmul=direct,svd=opencl_svd``."""
     if isinstance(value, str):
-        pairs: Iterable[tuple[str, str]] = [
-            (name.strip(), kernel.strip())
-            for name, _, kernel in (item.partition("=") for item in value.split(",") if item.strip())
-        ]
+        items = [item.partition("=") for item in value.split(",") if item.strip()]
+        pairs: Any = [(name.strip(), kernel.strip()) for name, _, kernel in items]
     else:
-        pairs = value.items() if isinstance(value, Mapping) else value  # type: ignore[assignment]  # checked pair by pair
-    return tuple(sorted((function_name(name), kernel_name(kernel, function_name(name))) for name, kernel in pairs))
+        pairs = value.items() if isinstance(value, Mapping) else value
+    try:
+        named = [(function_name(name), kernel) for name, kernel in pairs]
+    except OptionError:
+        raise
+    except (TypeError, ValueError):  # no pairs
+        raise OptionError.unknown("mapping of functions to kernels", value, FUNCTIONS) from None
+    forced = {name: kernel_name(kernel, name) for name, kernel in named}
+    for name, kernel in named:
+        if forced[name] != kernel:
+            raise OptionError(f"force names two kernels for {name}: {kernel!r} and {forced[name]!r}")
+    return tuple(sorted(forced.items()))
 
 
 def kernel_name(kernel: object, function: str) -> str:
     """A registered kernel of the function, or "stock"."""
     valid = [STOCK.name, *(each.name for each in KERNELS.values() if each.function == function)]
     if kernel not in valid:
-        raise OptionError(f"kernel for {function}", kernel, valid)
+        raise OptionError.unknown(f"kernel for {function}", kernel, valid)
     return str(kernel)
 
 
@@ -78,7 +89,7 @@ def _device(value: object) -> str:
         return str(value)
     names = [device.selector for device in devices.found()]
     if value not in names:
-        raise OptionError("device", value, (*DEVICES, *names))
+        raise OptionError.unknown("device", value, (*DEVICES, *names))
     return str(value)
 
 
@@ -95,27 +106,23 @@ OPTION_VARIABLES = {
 }
 
 
-def environment_options() -> tuple[Options, dict[str, str]]:
-    """Options as the environment sets them, and the source of each."""
+def environment_options() -> Options:
+    """Options as the environment sets them."""
     read = {name: from_environment(variable) for name, variable in OPTION_VARIABLES.items()}
-    return Options(**{name: value for name, (value, _) in read.items()}), {
-        name: source for name, (_, source) in read.items()
-    }
+    sources = {name: source for name, (_, source) in read.items()}
+    return Options(**{name: value for name, (value, _) in read.items()}, sources=sources)
 
 
-NAMES = tuple(OPTION_VARIABLES)
-
-
-def changed(base: Options, given: Mapping[str, object]) -> Options:
+def changed(base: Options, given: Mapping[str, object], source: str = "context") -> Options:
     """`base` with the given options, each checked; unknown names and values raise one clear error."""
     checked = {}
     for name, value in given.items():
         if name not in OPTION_VARIABLES:
-            raise OptionError("option", name, NAMES)
+            raise OptionError.unknown("option", name, OPTION_VARIABLES)
         checked[name] = OPTION_VARIABLES[name].parse(value)
-    return replace(base, **checked)
+    return replace(base, **checked, sources={**base.sources, **dict.fromkeys(checked, source)})
 
 
 def as_dict(options: Options) -> dict[str, Any]:
     """The public options by name."""
-    return {field.name: getattr(options, field.name) for field in fields(options) if field.name in OPTION_VARIABLES}
+    return {each.name: getattr(options, each.name) for each in fields(options) if each.name in OPTION_VARIABLES}

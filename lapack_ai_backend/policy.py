@@ -11,14 +11,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from lapack_ai_backend import rules
 from lapack_ai_backend.multimethods import FUNCTIONS, NUMBERS
-from lapack_ai_backend.native import address, dtype_code, dtype_name, ffi, lib
+from lapack_ai_backend.native import address, dtype_code, ffi, lib
 from lapack_ai_backend.options import Options
 from lapack_ai_backend.problem import Problem
 from lapack_ai_backend.reasons import CODES, TEXTS
 from lapack_ai_backend.reasons import NUMBERS as REASONS
-from lapack_ai_backend.registry import COMPONENTWISE, EXACT, KERNELS, STOCK, Kernel, by_number, of_function
+from lapack_ai_backend.registry import COMPONENTWISE, EXACT, KERNELS, STOCK, Kernel, by_number, is_broken, of_function
 from lapack_ai_backend.rules import Rule
 
 
@@ -147,8 +149,11 @@ def table_for(options: Options) -> Table:
     functions = [row["function"] for row in rows]
     for function in range(lib.LAI_MAX_FUNCTIONS + 1):
         c_table.first[function] = sum(other < function for other in functions)
+    for name, kernel in options.force:
+        if kernel == STOCK.name:
+            c_table.off[NUMBERS[name]] = REASONS["forced"]
     for name in options.disable:
-        c_table.disabled[NUMBERS[name]] = True
+        c_table.off[NUMBERS[name]] = REASONS["disabled"]
     table = Table(options, effective, c_table, c_rows)
     _BY_ADDRESS[table.address] = table
     return table
@@ -165,6 +170,8 @@ def _verdicts(function: str, problem: Problem, options: Options) -> Iterator[tup
         code = _capable(kernel, problem, options)
         if code == "routed" and forced not in (None, kernel.name):
             code = "forced"
+        if code == "routed" and is_broken(kernel):
+            code = "broken"
         if function in options.disable:
             code = "disabled"
         yield kernel, "" if code == "routed" else TEXTS[code]
@@ -183,24 +190,37 @@ def _capable(kernel: Kernel, problem: Problem, options: Options) -> str:
 
 def _c_problem(problem: Problem) -> dict[str, Any]:
     values = problem._asdict()
-    return {**values, "function": NUMBERS[problem.function], "dtype": dtype_code(problem.dtype)}
+    number = NUMPY_TYPES.get(problem.dtype, -1)
+    return {**values, "function": NUMBERS[problem.function], "dtype": dtype_code(problem.dtype), "numpy_type": number}
 
 
-def decide(problem: Problem, table: Table | None) -> Any:
-    """The C decision for a problem, made by the same function that numpy.matmul's loop calls.
+def decide(function: str, problem: Problem | None, table: Table | None) -> Any:
+    """The C decision for a call, made by the same function that numpy.matmul's loop calls.
 
-    Without a table it is "stock, inactive".
+    Without a problem (the arguments are no plain arrays) and without a table (the backend
+    is off) it is "stock", and so it is when the kernel has failed too often.
     """
+    seen = problem or Problem(function, "", 0, 0, 0, 0)
     c_table = table.c_table if table else ffi.NULL
-    decision = ffi.new("lai_decision *", {"problem": _c_problem(problem), "table": c_table})
+    decision = ffi.new("lai_decision *", {"problem": _c_problem(seen), "table": c_table})
     lib.lai_decide(decision)
+    if problem is None and decision.reason not in UNSEEN:
+        decision.kernel, decision.rule, decision.reason = STOCK.number, -1, REASONS["input"]
+    if is_broken(by_number(decision.kernel)):
+        decision.kernel, decision.reason = STOCK.number, REASONS["broken"]
     return decision
+
+
+# Reasons that hold whatever the arguments are.
+UNSEEN = [REASONS[code] for code in ("inactive", "no_rule", "disabled", "forced")]
+NUMPY_TYPES = {np.dtype(code).name: np.dtype(code).num for code in np.typecodes["All"] if code not in "SUVMm"}
+NUMPY_NAMES = {np.dtype(code).num: np.dtype(code).name for code in np.typecodes["All"]}
 
 
 def _problem_of(c: Any) -> Problem | None:
     if c.batch == 0 and c.function != lib.LAI_MATMUL:
         return None  # no plain array
-    return Problem(FUNCTIONS[c.function], dtype_name(c.dtype), c.m, c.k, c.n, c.batch, bool(c.symmetric))
+    return Problem(FUNCTIONS[c.function], NUMPY_NAMES.get(c.numpy_type, ""), c.m, c.k, c.n, c.batch, bool(c.symmetric))
 
 
 def readable(c_decision: Any, problem: Problem | None = None, *, active: bool = True) -> Decision:

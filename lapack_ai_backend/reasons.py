@@ -16,13 +16,14 @@ TEXTS = {
     "symmetric": "A @ A.T stays where its result is exactly symmetric",
     "accuracy": "option accuracy excludes the kernel's error class",
     "device": "no usable device for the kernel",
-    "forced": "option force names another kernel",
+    "forced": "option force names another kernel, or stock",
     "input": "the arguments are not plain native arrays that a kernel takes",
-    "no_loop": "no intercepted loop ran: the result is empty, or the dtype (bool, object) stays with NumPy",
+    "no_loop": "no loop ran: the result is empty",
     "memory": "the kernel ran short of memory; stock ran",
     "kernel_declined": "the kernel refused this data or layout; stock ran",
     "kernel_failed": "the kernel failed; stock ran",
     "broken": "the kernel failed repeatedly and is switched off for this process",
+    "not_intercepted": "the function is not intercepted",
 }
 
 NUMBERS = {code: getattr(lib, f"LAI_{code.upper()}") for code in TEXTS}

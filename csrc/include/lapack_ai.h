@@ -103,13 +103,14 @@ enum lai_reason {
     LAI_SYMMETRIC,          /* A @ A.T: BLAS keeps it symmetric and halves the work */
     LAI_ACCURACY,           /* option accuracy excludes the kernel */
     LAI_DEVICE,             /* the row wants a device that is not there */
-    LAI_FORCED,             /* option force names another kernel */
+    LAI_FORCED,             /* option force names another kernel, or stock */
     LAI_INPUT,              /* scipy.linalg: the arguments are not plain arrays that a kernel takes */
-    LAI_NO_LOOP,            /* matmul: no intercepted loop ran (empty, or a dtype that stays with NumPy) */
+    LAI_NO_LOOP,            /* matmul: no loop ran (an empty result) */
     LAI_MEMORY,             /* the kernel ran short of memory: stock ran */
     LAI_KERNEL_DECLINED,    /* the kernel refused this data: stock ran */
     LAI_KERNEL_FAILED,      /* the kernel raised: stock ran */
     LAI_BROKEN,             /* the kernel failed repeatedly and is switched off */
+    LAI_NOT_INTERCEPTED,    /* explain only: this NumPy or SciPy is not as we know it */
     LAI_REASONS
 };
 
@@ -118,6 +119,7 @@ typedef struct {
     int function, dtype;
     int64_t m, k, n, batch;
     int symmetric;
+    int numpy_type;         /* NumPy's own type number, for the record; -1: unknown */
 } lai_problem;
 
 /* One rule, compiled. Rows are sorted by function, in the order of the rules; first match wins. */
@@ -136,7 +138,7 @@ typedef struct {
 typedef struct {
     const lai_row *rows;
     int first[129];         /* rows of function f: first[f] <= i < first[f + 1] */
-    int disabled[128];      /* option disable */
+    int off[128];           /* functions without rules by an option: its lai_reason; else LAI_ROUTED */
 } lai_table;
 
 typedef struct {
@@ -160,15 +162,19 @@ typedef struct {
     lai_blocks blocks;
 } lai_counter;
 
-void lai_count(const lai_decision *decision, int64_t bytes);
+/* NumPy may run one call in several pieces: `calls` is 1 for the first and 0 for the others. */
+void lai_count(const lai_decision *decision, int calls, int64_t bytes);
 void lai_read_counter(int function, int kernel, lai_counter *counter);
 int64_t lai_read_fallbacks(int function, int reason);
 void lai_reset_counters(void);
 
+/* A closed trace takes no more decisions; it may be freed once no activation holds its address. */
 typedef struct lai_trace lai_trace;
 lai_trace *lai_open_trace(void);                /* NULL: no memory */
 void lai_close_trace(lai_trace *trace);
+void lai_free_trace(lai_trace *trace);
 int64_t lai_append_to_trace(lai_trace *trace, const lai_decision *decision);    /* its index, or -1 */
+void lai_update_trace(lai_trace *trace, int64_t index, const lai_decision *decision);
 int64_t lai_trace_length(lai_trace *trace);
 int lai_read_trace(lai_trace *trace, int64_t index, lai_decision *decision);
 

@@ -90,6 +90,22 @@ def register(kernel: Kernel) -> Kernel:
     return kernel
 
 
+# ---- kernels that fail --------------------------------------------------------------------------
+
+FAILURES_BEFORE_BREAK = 3
+FAILURES: dict[str, int] = {}  # of this process, by kernel name
+
+
+def count_failure(kernel: Kernel) -> None:
+    """A kernel has raised; after `FAILURES_BEFORE_BREAK` times it is switched off for this process."""
+    FAILURES[kernel.name] = FAILURES.get(kernel.name, 0) + 1
+
+
+def is_broken(kernel: Kernel) -> bool:
+    """Whether a kernel has failed so often that it is switched off."""
+    return FAILURES.get(kernel.name, 0) >= FAILURES_BEFORE_BREAK
+
+
 def of_function(function: str) -> list[Kernel]:
     """Kernels that compute a function, in the order of their registration."""
     return [kernel for kernel in KERNELS.values() if kernel.function == function]

@@ -1,0 +1,12 @@
+/* The kernels with AVX-512. */
+#include "products.h"
+
+#if LAI_X86
+#pragma GCC push_options
+#pragma GCC target("avx2,fma,avx512f,avx512dq,avx512bw,avx512vl,avx512cd,prefer-vector-width=512")
+#define LAI_ISA avx512
+#define LAI_VECTOR_BYTES 64
+#define LAI_FUSED 1
+#include "kernels.inc"
+#pragma GCC pop_options
+#endif
