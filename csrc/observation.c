@@ -19,15 +19,15 @@ static void add(_Atomic int64_t *counter, int64_t amount)
         atomic_fetch_add_explicit(counter, amount, memory_order_relaxed);
 }
 
-void lai_count(const lai_decision *d, int calls, int64_t bytes)
+void lai_count(const lai_decision *d, const lai_blocks *blocks, int calls, int64_t bytes)
 {
     const int f = d->problem.function;
 
     add(&counters[f][d->kernel].calls, calls);
     add(&counters[f][d->kernel].bytes, bytes);
-    add(&counters[f][d->kernel].alphatensor, d->blocks.alphatensor);
-    add(&counters[f][d->kernel].direct, d->blocks.direct);
-    add(&counters[f][d->kernel].stock, d->blocks.stock);
+    add(&counters[f][d->kernel].alphatensor, blocks->alphatensor);
+    add(&counters[f][d->kernel].direct, blocks->direct);
+    add(&counters[f][d->kernel].stock, blocks->stock);
     if (d->reason != LAI_ROUTED)
         add(&fallbacks[f][d->reason], calls);
 }

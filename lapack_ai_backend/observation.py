@@ -89,7 +89,7 @@ def begin(c_decision: Any) -> int:
 
 def finish(c_decision: Any, index: int) -> None:
     """Count a decision whose outcome is known now, and bring the trace up to date."""
-    lib.lai_count(c_decision, 1, 0)
+    lib.lai_count(c_decision, ffi.addressof(c_decision, "blocks"), 1, 0)
     trace = _open_trace()
     if trace and index >= 0:
         lib.lai_update_trace(trace, index, c_decision)

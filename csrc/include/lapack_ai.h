@@ -162,8 +162,8 @@ typedef struct {
     lai_blocks blocks;
 } lai_counter;
 
-/* NumPy may run one call in several pieces: `calls` is 1 for the first and 0 for the others. */
-void lai_count(const lai_decision *decision, int calls, int64_t bytes);
+/* NumPy may run one call in several pieces: `blocks` are this piece's, `calls` is 1 for the first and 0 for the others. */
+void lai_count(const lai_decision *decision, const lai_blocks *blocks, int calls, int64_t bytes);
 void lai_read_counter(int function, int kernel, lai_counter *counter);
 int64_t lai_read_fallbacks(int function, int reason);
 void lai_reset_counters(void);
