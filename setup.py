@@ -15,7 +15,7 @@ from setuptools import setup
 from setuptools.command.build_ext import build_ext
 
 # Loops only, no array expressions, no I/O: nothing here needs libgfortran at run time.
-FFLAGS = ["-cpp", "-O3", "-std=f2018", "-fPIC", "-ffree-line-length-132", "-fvisibility=hidden", "-Wall", "-Wextra"]
+FFLAGS = ["-cpp", "-O3", "-std=f2018", "-fPIC", "-ffree-line-length-132", "-Wall", "-Wextra"]
 X86_LEVELS = {"baseline": [], "avx2": ["-mavx2", "-mfma"], "avx512": ["-march=x86-64-v4"]}
 LEVELS = X86_LEVELS if platform.machine().lower() in {"x86_64", "amd64"} else {"baseline": []}
 

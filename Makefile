@@ -1,0 +1,180 @@
+# `make demo` and `make test` need make, gcc and Python 3.11 or newer; what else is missing they install:
+# packages of the system with apt (as root, or through sudo), the rest from PyPI into $(VENV).
+#
+#   make test PYTHON=python3.13 VENV=.venv-313      another Python beside the first
+
+PYTHON = python3
+VENV = .venv
+BIN = $(VENV)/bin
+
+NATIVE := $(shell find csrc fortran -type f ! -name '*.py[co]')
+PACKAGE := $(shell find lapack_ai_backend -name '*.py')
+NATIVE_TESTS := $(wildcard tests/test_products*.py tests/test_fortran.py tests/test_interception.py)
+UARRAY_TESTS := $(wildcard tests/test_uarray.py tests/test_interception.py tests/test_declining.py)
+
+# Reports of the sanitizers reach the terminal, and faulthandler does not take their signals.
+SEEN = --capture=sys -p no:faulthandler
+
+# NumPy's own tests; its configuration is not ours.
+NUMPY_SUITE = -p lapack_ai_backend.testing --expect-kernel direct --expect-kernel integer \
+    -p no:cacheprovider -c /dev/null -q --pyargs numpy._core.tests.test_multiarray -k "atmul or TestMatMul"
+
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+export PIP_QUIET = 1
+
+SHELL = /bin/sh
+.SHELLFLAGS = -euc
+.ONESHELL:
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL = help
+MAKEFLAGS += --no-builtin-rules
+
+.PHONY: help
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
+
+# ---- use ---------------------------------------------------------------------------------------
+
+.PHONY: demo
+demo: $(VENV)/.examples ## run the example programs on stock NumPy and accelerated, and compare
+	@echo "==> comparing the example programs"
+	[ -t 1 ] || export COLUMNS=160
+	$(BIN)/python examples/compare.py
+
+.PHONY: setup
+setup: $(VENV)/.tools ## the virtual environment with the package (editable) and its tools, and nothing more
+
+.PHONY: bench
+bench: $(VENV)/.tools ## run every benchmark once, in this environment
+	@echo "==> benchmarks"
+	cd asv_bench
+	../$(BIN)/asv machine --yes >/dev/null
+	../$(BIN)/asv run --python=same --quick --show-stderr
+
+.PHONY: wheel
+wheel: $(VENV)/.build-tools ## build a wheel into dist/
+	@echo "==> building the wheel"
+	$(BIN)/pip wheel --no-deps --no-build-isolation --wheel-dir dist .
+	ls dist/*.whl
+
+# ---- checks ------------------------------------------------------------------------------------
+
+.PHONY: check
+check: lint test sanitize ## everything that CI runs
+
+.PHONY: test
+test: unit-tests uarray-suite numpy-suite ## the tests, and NumPy's own matmul tests with the backend on
+
+.PHONY: unit-tests
+unit-tests: $(VENV)/.tools
+	@echo "==> tests"
+	$(BIN)/pytest --durations=5
+
+.PHONY: uarray-suite
+uarray-suite: $(VENV)/.tools build/uarray ## the tests of dispatch again, where the standalone package uarray is installed
+	@echo "==> tests of dispatch with the standalone uarray"
+	PYTHONPATH="$$PWD/build/uarray" $(BIN)/pytest -q $(UARRAY_TESTS)
+
+.PHONY: numpy-suite
+numpy-suite: $(VENV)/.tools ## NumPy's own matmul tests with the backend on
+	@echo "==> NumPy's matmul tests with the backend on"
+	$(BIN)/pytest $(NUMPY_SUITE)
+
+.PHONY: lint
+lint: $(VENV)/.tools ## style, types, generated sources up to date
+	@echo "==> ruff, mypy, generated sources"
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/python csrc/generate.py --check
+
+.PHONY: sanitize
+sanitize: $(VENV)/.tools build/sanitize/.built ## the native tests under AddressSanitizer and UBSan
+	@echo "==> native tests under AddressSanitizer and UBSan"
+	run="sh tests/sanitize/run $(BIN)/python -P -m"
+	$$run pytest $(SEEN) -q $(NATIVE_TESTS)
+	$$run pytest $(SEEN) $(NUMPY_SUITE)
+
+# ---- what they need ----------------------------------------------------------------------------
+
+# Says what is missing by what it must provide, so it holds on machines without apt, too.
+.PHONY: system
+system:
+	@missing=
+	needs() { missing="$$missing $$1"; reasons="$${reasons:-}$$1 ($$2)\n"; }
+	command -v $(PYTHON) >/dev/null || { echo "==> no $(PYTHON) here: install Python 3.11 or newer"; exit 1; }
+	version=$$($(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
+	    echo "==> $(PYTHON) is Python $$version; 3.11 or newer is needed: make PYTHON=/path/to/python3"; exit 1; }
+	$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || needs python$$version-venv "virtual environments"
+	$(PYTHON) -c 'import os, sys, sysconfig
+	sys.exit(not os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.h")))' ||
+	    needs python$$version-dev "Python's C headers"
+	command -v gcc >/dev/null || needs gcc "C compiler"
+	[ -e /usr/include/stdlib.h ] || needs libc6-dev "C headers"
+	[ -n "$${FC:-}" ] || command -v gfortran >/dev/null || needs gfortran "Fortran compiler"
+	libraries=$$(PATH="$$PATH:/sbin:/usr/sbin" ldconfig -p)
+	echo "$$libraries" | grep -q 'libOpenCL\.so\.1' || needs ocl-icd-libopencl1 "OpenCL loader"
+	echo "$$libraries" | grep -q 'libpocl\.so' && [ -e /etc/OpenCL/vendors/pocl.icd ] ||
+	    needs pocl-opencl-icd "OpenCL on the CPU"
+	[ -n "$$missing" ] || exit 0
+	sudo=
+	[ "$$(id -u)" = 0 ] || sudo=sudo
+	if ! command -v apt-get >/dev/null || ! command -v $${sudo:-true} >/dev/null; then
+	    echo "==> missing on this machine, and there is no way to install it (apt-get, and root or sudo):"
+	    printf "$$reasons" | sed 's/^/        /'
+	    echo "    on Debian or Ubuntu:  apt-get install$$missing"
+	    exit 1
+	fi
+	printf "$$reasons" | sed 's/.*/==> installing & with apt/'
+	mkdir -p build
+	exec 3>&1 >build/apt.log 2>&1
+	$$sudo apt-get update || echo "the lists of packages stay as they are"
+	$$sudo env DEBIAN_FRONTEND=noninteractive \
+	    apt-get install --yes --no-install-recommends -o DPkg::Lock::Timeout=120 $$missing || {
+	    cat build/apt.log >&3
+	    echo "==> apt could not install$$missing: see above" >&3; exit 1; }
+
+# Tables of pyproject.toml, one requirement a line.
+REQUIREMENTS = $(BIN)/python -c 'import functools, sys, tomllib; \
+    print(*functools.reduce(dict.get, sys.argv[1:], tomllib.load(open("pyproject.toml", "rb"))), sep="\n")'
+
+$(VENV)/.build-tools: pyproject.toml | system
+	@echo "==> virtual environment $(VENV)"
+	$(PYTHON) -m venv $(VENV)
+	$(REQUIREMENTS) build-system requires >$(VENV)/build-tools.txt
+	$(BIN)/pip install -r $(VENV)/build-tools.txt
+	touch $@
+
+$(VENV)/.package: $(VENV)/.build-tools setup.py $(NATIVE)
+	@echo "==> building and installing the package (editable)"
+	$(BIN)/pip install --no-build-isolation --editable .
+	touch $@
+
+$(VENV)/.tools: pyproject.toml $(VENV)/.build-tools | $(VENV)/.package
+	@echo "==> installing tools for tests, types and benchmarks"
+	for extra in test dev bench; do $(REQUIREMENTS) project optional-dependencies $$extra; done >$(VENV)/tools.txt
+	$(BIN)/pip install -r $(VENV)/tools.txt
+	touch $@
+
+$(VENV)/.examples: examples/requirements.txt $(VENV)/.build-tools | $(VENV)/.package
+	@echo "==> installing what the example programs need"
+	$(BIN)/pip install -r examples/requirements.txt
+	touch $@
+
+build/uarray: pyproject.toml | $(VENV)/.tools
+	@$(REQUIREMENTS) project optional-dependencies uarray >$(VENV)/uarray.txt
+	$(BIN)/pip install --upgrade --no-deps --target $@ -r $(VENV)/uarray.txt
+	touch $@
+
+build/sanitize/.built: $(VENV)/.build-tools $(NATIVE) $(PACKAGE) setup.py tests/sanitize/compiler
+	@echo "==> building the extension with AddressSanitizer and UBSan"
+	CC="sh tests/sanitize/compiler gcc" FC="sh tests/sanitize/compiler gfortran" \
+	    $(BIN)/python -W ignore setup.py --quiet build --build-base build/sanitize --build-lib build/sanitize/lib
+	touch $@
+
+.PHONY: clean
+clean: ## remove everything that make has made, the virtual environment too
+	@rm -rf build dist $(VENV) *.egg-info .hypothesis .pytest_cache .mypy_cache .ruff_cache .asv asv_bench/.asv
+	rm -f lapack_ai_backend/_native.c lapack_ai_backend/_native*.so
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
