@@ -45,7 +45,7 @@ demo: $(VENV)/.examples ## run the example programs on stock NumPy and accelerat
 setup: $(VENV)/.tools ## the virtual environment with the package (editable) and its tools, and nothing more
 
 .PHONY: bench
-bench: $(VENV)/.tools ## run every benchmark once, in this environment
+bench: $(VENV)/.tools ## run every benchmark once, in this environment (some minutes)
 	@echo "==> benchmarks"
 	cd asv_bench
 	../$(BIN)/asv machine --yes >/dev/null

@@ -111,7 +111,8 @@ def _rows_of(
     for dtype in dtypes or rule.dtypes:
         reason = _blocked(kernel, dtype, options)
         by_reason[reason] = by_reason.get(reason, 0) | 1 << dtype_code(dtype)
-    limits = replace(rule.limits, min_work=0, min_batch=1) if options.any_size else rule.limits
+    # Thresholds at zero: whatever the kernel can do at all.
+    limits = replace(kernel.limits, symmetric=rule.limits.symmetric) if options.any_size else rule.limits
     for reason, bits in by_reason.items():
         yield {
             "function": NUMBERS[rule.function],

@@ -37,7 +37,7 @@ RULES = (
         Limits(square=True, symmetric=False, min_dim=4, max_dim=4, min_batch=2),
         "alphatensor49",
         "asv StackRatio, 1000 matrices: 1.9 times NumPy (float64), 3.3 (float32), 2.9 (complex128), 3.4 (int64); "
-        "2 to 4 matrices: 0.9 of it, 5 break even. `direct` is faster still: this route is the project's own algorithm. "
+        "2 to 4 matrices: 0.9 of it, 5 break even. `direct` is faster still: this is the project's own algorithm. "
         + MACHINE,
     ),
     Rule(

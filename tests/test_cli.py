@@ -1,0 +1,154 @@
+"""The command ``lapack-ai``: programs run as Python would run them, with the backend on."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PROGRAM = """
+import sys
+import numpy as np
+import scipy.linalg
+
+stack = np.full((10, 4, 4), 1.5)
+for _ in range(3):
+    product = stack @ stack
+assert (product == 9).all()
+scipy.linalg.svd(stack[0])
+print(__name__, sys.argv[1:], sys.path[0])
+"""
+
+
+def lapack_ai(*arguments: str, cwd: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("LAPACK_")}
+    command = [sys.executable, "-m", "lapack_ai_backend", *arguments]
+    environment = environment | {"COLUMNS": "200", "PYTHONPATH": str(cwd)} | variables
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment, timeout=120, check=False)
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> Path:
+    path = tmp_path / "program.py"
+    path.write_text(PROGRAM, encoding="utf-8")
+    return path
+
+
+def test_script_gets_its_own_arguments(program: Path, tmp_path: Path) -> None:
+    done = lapack_ai("run", "program.py", "--strict", "-q", "x", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == f"__main__ ['--strict', '-q', 'x'] {tmp_path}"
+    assert "numpy.matmul -> alphatensor49: 3 calls (30 blocks by alphatensor)" in done.stderr
+    assert "scipy.linalg.svd -> stock: 1 calls (1 no_rule)" in done.stderr
+
+
+def test_module_and_source_text(program: Path, tmp_path: Path) -> None:
+    done = lapack_ai("run", "-m", "program", "-m", "y", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("__main__ ['-m', 'y']")
+    done = lapack_ai("run", "-q", "-c", PROGRAM, "z", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("__main__ ['z']")
+    assert done.stderr == ""
+
+
+def test_options_reach_the_program(program: Path, tmp_path: Path) -> None:
+    done = lapack_ai("run", "--accuracy", "componentwise", "program.py", cwd=tmp_path)
+    assert "numpy.matmul -> direct: 3 calls (30 blocks by direct)" in done.stderr
+    done = lapack_ai("run", "--force", "matmul=direct", "--disable", "svd", "program.py", cwd=tmp_path)
+    assert "numpy.matmul -> direct" in done.stderr
+    assert "(1 disabled)" in done.stderr
+    done = lapack_ai("run", "program.py", cwd=tmp_path, LAPACK_AI_DISABLE="numpy.matmul")
+    assert "numpy.matmul -> stock: 3 calls (3 disabled)" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--policy", "fast", "program.py"), "auto, static, tuned"),
+        (("--force", "matmul=magic", "program.py"), "alphatensor49, direct, integer"),
+        (("nowhere.py",), "no such file: nowhere.py"),
+        (("-m", "-c", "program"), "exclude each other"),
+    ],
+)
+def test_bad_command_lines_are_one_clear_error(
+    program: Path, tmp_path: Path, arguments: tuple[str, ...], message: str
+) -> None:
+    done = lapack_ai("run", *arguments, cwd=tmp_path)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_exit_status_and_errors_are_the_programs(tmp_path: Path) -> None:
+    assert lapack_ai("run", "-c", "raise SystemExit(7)", cwd=tmp_path).returncode == 7
+    done = lapack_ai("run", "-c", "raise KeyError('mine')", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "KeyError: 'mine'" in done.stderr
+
+
+def test_report(program: Path, tmp_path: Path) -> None:
+    done = lapack_ai("run", "--report", "report.json", "program.py", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    report = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
+    assert report["blocks"] == {"alphatensor": 30, "direct": 0, "stock": 0}
+    first = report["calls"][0]
+    assert (first["function"], first["kernel"], first["calls"], first["batch"]) == (
+        "numpy.matmul",
+        "alphatensor49",
+        3,
+        10,
+    )
+    assert first["rule"] == "matmul-4x4-stack"
+    assert report["seconds"] > sum(each["seconds"] for each in report["calls"]) > 0
+
+
+def test_report_is_written_when_the_program_fails(tmp_path: Path) -> None:
+    source = "import numpy as np; np.ones((5, 4, 4)) @ np.ones((5, 4, 4)); raise SystemExit(3)"
+    done = lapack_ai("run", "--report", "report.json", "-c", source, cwd=tmp_path)
+    assert done.returncode == 3
+    assert json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))["blocks"]["alphatensor"] == 5
+
+
+def test_info_and_kernels(tmp_path: Path) -> None:
+    found = json.loads(lapack_ai("info", "--json", cwd=tmp_path, LAPACK_AI_STRICT="yes").stdout)
+    assert found["options"]["strict"] == {"value": True, "source": "LAPACK_AI_STRICT"}
+    assert "instruction_set" in lapack_ai("info", cwd=tmp_path).stdout
+    listed = lapack_ai("kernels", cwd=tmp_path).stdout
+    for name in ("alphatensor49", "direct", "integer", "gemm_alpha"):
+        assert name in listed
+
+
+SUITE = """
+import numpy as np
+
+def test_product():
+    a = np.ones((4, 4), np.int32)
+    assert (a @ a == 4).all()
+
+def test_single():
+    a = np.full((1, 3, 3), 2.0)
+    assert (a @ a == 12).all()
+"""
+
+
+def plugin(tmp_path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    (tmp_path / "test_suite.py").write_text(SUITE, encoding="utf-8")
+    command = [sys.executable, "-m", "pytest", "-p", "lapack_ai_backend.testing", "-p", "no:cacheprovider", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=120, check=False)
+
+
+def test_plugin_runs_a_suite_with_thresholds_at_zero(tmp_path: Path) -> None:
+    done = plugin(tmp_path, "--expect-kernel", "alphatensor49", "--expect-kernel", "direct")
+    assert done.returncode == 0, done.stdout
+    assert "numpy.matmul -> alphatensor49: 1 calls (1 blocks by alphatensor)" in done.stdout
+
+
+def test_plugin_fails_where_a_kernel_is_never_reached(tmp_path: Path) -> None:
+    done = plugin(tmp_path, "--expect-kernel", "integer")
+    assert done.returncode == 1
+    assert "kernel integer was never reached" in done.stdout
