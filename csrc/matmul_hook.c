@@ -26,10 +26,11 @@
 typedef struct {
     const lai_table *table;
     lai_trace *trace;
+    const npy_intp *core_dims;  /* of that call: their address tells it from products that it makes inside */
     int decided;                /* whether `call` holds the decision already */
 } verdict;
 
-/* Three words that every product reads, also where the backend is off: reached without a call into the
+/* A few words that every product reads, also where the backend is off: reached without a call into the
  * dynamic linker, which halves the cost there (asv Inactive: 37 -> 18 ns). glibc keeps room for that. */
 #ifdef __GLIBC__
 #define QUICKLY_REACHED __attribute__((tls_model("initial-exec")))
@@ -69,6 +70,7 @@ static int begin_call(PyUFuncObject *ufunc, npy_intp *core_dims)
 
     here.table = NULL;
     here.trace = NULL;
+    here.core_dims = core_dims;
     here.decided = 0;
     if (!atomic_load_explicit(&enabled, memory_order_acquire))
         return 0;
@@ -89,6 +91,20 @@ static int begin_call(PyUFuncObject *ufunc, npy_intp *core_dims)
         call.trace_index = lai_append_to_trace(here.trace, &call.decision);
     }
     return 0;
+}
+
+/* Converting operands may run Python code that multiplies matrices itself; then the verdict is of that
+ * inner product when the loop of the outer one runs, and the context has to be read again. */
+static void begin_again(const npy_intp *core_dims)
+{
+    const PyGILState_STATE gil = PyGILState_Ensure();
+    PyObject *type, *value, *traceback;
+
+    PyErr_Fetch(&type, &value, &traceback);
+    if (begin_call(matmul, (npy_intp *)core_dims) < 0)
+        PyErr_Clear();
+    PyErr_Restore(type, value, traceback);
+    PyGILState_Release(gil);
 }
 
 /* ---- step two: the loops ---------------------------------------------------- */
@@ -121,11 +137,10 @@ static lai_product describe(char **args, const npy_intp *dims, const npy_intp *s
         .c_row = steps[7], .c_column = steps[8]};
 }
 
-/* A @ A.T, slice by slice: the same data with swapped strides. */
+/* A @ A.T: the same data with swapped strides. */
 static int is_symmetric(const lai_product *p)
 {
-    return p->a == p->b && p->m == p->n && p->a_row == p->b_column && p->a_column == p->b_row
-           && (p->a_batch == p->b_batch || p->batch == 1);
+    return p->a == p->b && p->m == p->n && p->a_row == p->b_column && p->a_column == p->b_row;
 }
 
 static double now(void)
@@ -133,14 +148,6 @@ static double now(void)
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
-/* Whether a loop call goes on with what this thread has decided last. Converting operands may run
- * Python code that multiplies matrices itself; then the outer product's decision is still to be made. */
-static int goes_on(const lai_product *p, int type)
-{
-    const lai_problem *last = &call.decision.problem;
-    return here.decided && last->m == p->m && last->k == p->k && last->n == p->n && last->numpy_type == type;
 }
 
 /* Runs the kernel that was decided for, or the stock loop, and says in the decision which it was. */
@@ -162,7 +169,7 @@ static void route(const lai_product *p, int dtype, int type, int64_t itemsize, c
 {
     const verdict mine = here;  /* NumPy's loop for objects runs Python code, which may multiply matrices, too */
     const double start = mine.trace ? now() : 0.0;
-    const int first = !goes_on(p, type);
+    const int first = !mine.decided;
     int64_t trace_index = mine.trace ? call.trace_index : -1;
     lai_blocks blocks = {0, 0, 0};
     lai_decision d;
@@ -171,15 +178,15 @@ static void route(const lai_product *p, int dtype, int type, int64_t itemsize, c
         d = (lai_decision){
             .problem = {LAI_MATMUL, dtype, p->m, p->k, p->n, p->batch, is_symmetric(p), type}, .table = mine.table};
         lai_decide(&d);
-        if (mine.trace && mine.decided)
-            trace_index = lai_append_to_trace(mine.trace, &d);
     } else {
         d = call.decision;
         d.problem.batch += p->batch;
     }
+    const int decided_for = d.kernel;
     run_decided(&d, p, stock, &blocks);
     if (mine.table)
-        lai_count(&d, &blocks, first, itemsize * p->batch * (p->m * p->k + p->k * p->n + p->m * p->n));
+        lai_count(&d, &blocks, first, first || d.kernel != decided_for,
+                  itemsize * p->batch * (p->m * p->k + p->k * p->n + p->m * p->n));
     if (mine.trace) {
         d.blocks.alphatensor += blocks.alphatensor;
         d.blocks.direct += blocks.direct;
@@ -216,6 +223,8 @@ static stock_loop stock_loops[NPY_NTYPES_LEGACY];
 #define DEFINE_LOOP(number, type, dtype)                                                        \
     static void loop_##number(char **args, npy_intp const *dims, npy_intp const *steps, void *data) \
     {                                                                                            \
+        if (here.core_dims != dims + 1)     /* NumPy hands both steps the same array */          \
+            begin_again(dims + 1);                                                               \
         if (here.table == NULL && here.trace == NULL) {                                          \
             stock_loops[number].loop(args, dims, steps, data);                                   \
             return;                                                                              \

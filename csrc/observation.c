@@ -19,7 +19,7 @@ static void add(_Atomic int64_t *counter, int64_t amount)
         atomic_fetch_add_explicit(counter, amount, memory_order_relaxed);
 }
 
-void lai_count(const lai_decision *d, const lai_blocks *blocks, int calls, int64_t bytes)
+void lai_count(const lai_decision *d, const lai_blocks *blocks, int calls, int tell, int64_t bytes)
 {
     const int f = d->problem.function;
 
@@ -29,7 +29,7 @@ void lai_count(const lai_decision *d, const lai_blocks *blocks, int calls, int64
     add(&counters[f][d->kernel].direct, blocks->direct);
     add(&counters[f][d->kernel].stock, blocks->stock);
     if (d->reason != LAI_ROUTED)
-        add(&fallbacks[f][d->reason], calls);
+        add(&fallbacks[f][d->reason], tell);
 }
 
 void lai_read_counter(int function, int kernel, lai_counter *c)

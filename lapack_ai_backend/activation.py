@@ -24,6 +24,7 @@ class Activation(NamedTuple):
     owner: Any  # the context manager that pushed it; a trace is kept alive by it
     outer: Activation | None
     given: dict[str, Any]  # what this entry itself sets of the first three; the rest is as outside
+    quiet: bool  # off and not traced: the trampolines go straight to stock
 
 
 ACTIVE: ContextVar[Activation | None] = ContextVar("lapack_ai_active", default=None)
@@ -87,11 +88,20 @@ def leave(owner: object) -> None:
 
 def _inside(outer: Activation | None, owner: object, given: dict[str, Any]) -> Activation:
     table, trace, options = (outer.table, outer.trace, outer.options) if outer else (INHERIT, 0, None)
-    inherited = {"table": table, "trace": trace, "options": options}
-    return Activation(**(inherited | given), owner=owner, outer=outer, given=given)
+    fields = {"table": table, "trace": trace, "options": options} | given
+    quiet = fields["table"] == OFF and not fields["trace"]
+    return Activation(**fields, owner=owner, outer=outer, given=given, quiet=quiet)
 
 
 def _without(here: Activation | None, owner: object) -> Activation | None:
-    if here is None or here.owner is owner:
-        return here.outer if here else None
-    return _inside(_without(here.outer, owner), here.owner, here.given)
+    above = []
+    found = here
+    while found is not None and found.owner is not owner:
+        above.append(found)
+        found = found.outer
+    if found is None:
+        return here
+    kept = found.outer
+    for each in reversed(above):
+        kept = _inside(kept, each.owner, each.given)
+    return kept

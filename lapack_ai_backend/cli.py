@@ -16,7 +16,10 @@ from lapack_ai_backend import running
 from lapack_ai_backend.errors import OptionError
 
 app = typer.Typer(
-    no_args_is_help=True, add_completion=False, help="Accelerate NumPy products and scipy.linalg in unchanged programs."
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Accelerate NumPy products and scipy.linalg in unchanged programs.",
 )
 
 # Everything after the program's name belongs to the program.
@@ -38,7 +41,9 @@ def run(
     disable: Annotated[str | None, typer.Option(help="functions that stay stock")] = None,
     strict: Annotated[bool | None, typer.Option("--strict/--no-strict", help="raise where a kernel fails")] = None,
     verify: Annotated[str | None, typer.Option(help="probe, off or always")] = None,
-    report: Annotated[Path | None, typer.Option(help="write the calls of the main thread to this JSON file")] = None,
+    report: Annotated[
+        Path | None, typer.Option(help="write the main thread's calls to this JSON file (kept in memory until the end)")
+    ] = None,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="no summary at the end")] = False,
 ) -> None:
     """Run a program with the backend switched on, unchanged."""
@@ -60,7 +65,7 @@ def run(
     kind = "-m" if module else "-c" if command else "script"
     if kind == "script" and not Path(target).exists():
         raise typer.BadParameter(f"no such file: {target}")
-    recorded = running.Report() if report else None
+    recorded = running.Report(report) if report else None
     try:
         if recorded:
             with recorded:
@@ -68,8 +73,8 @@ def run(
         else:
             running.run_program(kind, target, arguments or [])
     finally:  # also when the program ends by sys.exit or an exception
-        if recorded and report:
-            recorded.write(report)
+        if recorded:
+            recorded.write()
         if not quiet:
             print(running.summary(), file=sys.stderr)
 

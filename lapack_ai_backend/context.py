@@ -39,6 +39,11 @@ class _Switch:
 
     def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """Decorate: the body runs inside, also of async functions and of generators."""
+        if inspect.isclass(function):
+            raise TypeError(f"{function.__name__} is a class; decorate its methods")
+        called = getattr(type(function), "__call__", None)  # noqa: B004  # the method itself: it may be async
+        if inspect.iscoroutinefunction(called):
+            return self._around_coroutine(function)
         if inspect.isasyncgenfunction(function):
             return self._around_async_generator(function)
         if inspect.iscoroutinefunction(function):
@@ -212,7 +217,8 @@ def disable() -> None:
     """Switch off and put everything back: no interception is left in NumPy or SciPy.
 
     Contexts that are open go on with stock functions; the next ``set_backend`` or
-    ``enable`` intercepts anew.
+    ``enable`` intercepts anew. A registration with uarray stays uarray's: it holds for
+    ``lapack_ai.matmul``, and for ``scipy.linalg`` after the module is registered again.
     """
     with interception.lock:
         activation.PROCESS.update(options=None, known_to_uarray=False)

@@ -63,7 +63,7 @@ class Variable:
 
 PROCESS_VARIABLES = {
     "enabled": Variable("LAPACK_AI", boolean, False, "enable the backend when the package is imported"),
-    "num_threads": Variable("LAPACK_AI_NUM_THREADS", number(1), None, "most threads of the native kernels"),
+    "num_threads": Variable("LAPACK_AI_NUM_THREADS", number(1), None, "most kernel threads (read, not used yet)"),
     "log": Variable("LAPACK_AI_LOG", level, None, "log level on standard error"),
     "debug": Variable("LAPACK_AI_DEBUG", boolean, False, "the same as LAPACK_AI_LOG=DEBUG"),
     "log_level": Variable("LAPACK_LOG_LEVEL", level, None, "log level, where LAPACK_AI_LOG is not set"),

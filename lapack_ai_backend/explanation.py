@@ -52,6 +52,8 @@ def explain(
     function = function_name(func if isinstance(func, str) else _dotted(func))
     chosen = changed(activation.base_options(), options or {})
     active = _active(function) and (options is None or chosen == activation.effective_options())
+    if function == multimethods.MATMUL and any(problem.speaks_for_itself(x) for x in args[:2]):
+        return Decision(function, "stock", active, "input", TEXTS["input"], "")
     described = _problem(function, args, kwargs)
     if function in interception.left_stock:
         return Decision(function, "stock", active, "not_intercepted", interception.left_stock[function], "", described)
@@ -83,7 +85,8 @@ def _problem(function: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> pr
     if function == multimethods.MATMUL:
         if len(args) < 2:
             np.matmul(*args, **kwargs)  # raises NumPy's own error
-        return problem.of_product(args[0], args[1], kwargs.get("dtype"), kwargs.get("axes"))
+        known = {name: kwargs[name] for name in ("dtype", "axes", "casting", "signature") if name in kwargs}
+        return problem.of_product(args[0], args[1], **known)
     import scipy.linalg
 
     signature = inspect.signature(getattr(scipy.linalg, function.rpartition(".")[2]))

@@ -9,6 +9,7 @@ Nothing happens before the first `install`; `uninstall` puts everything back.
 from __future__ import annotations
 
 import inspect
+import os
 import threading
 from types import CodeType, FunctionType
 from typing import Any, NamedTuple
@@ -24,6 +25,15 @@ FILE_NAME = "<importlib _bootstrap: lapack_ai_backend trampoline>"
 
 lock = threading.RLock()  # of everything that switches the process
 _installed = False
+
+
+def _renew_lock() -> None:
+    """In a forked child nobody may ever release the lock that another thread held."""
+    global lock
+    lock = threading.RLock()
+
+
+os.register_at_fork(after_in_child=_renew_lock)
 
 
 class Intercepted(NamedTuple):
@@ -49,6 +59,8 @@ HOOK_FAILURES = {
 def install() -> None:
     """Intercept, unless that is done already; safe while other threads compute."""
     global _installed
+    if _installed:  # every context comes here
+        return
     with lock:
         if _installed:
             return
@@ -136,7 +148,8 @@ def make({", ".join(code.co_freevars)}):
         lai_get = "@get"
         lai_process = "@process"
         lai_stock = "@stock"
-        if lai_get() is None and not lai_process.watched:
+        lai_here = lai_get()
+        if not lai_process.watched if lai_here is None else lai_here.quiet:
             return lai_stock({arguments})
         lai_dispatch = "@dispatch"
         lai_result = lai_dispatch("@method", {positional}, {keywords})

@@ -60,7 +60,7 @@ def stats() -> dict[tuple[str, str], Counter]:
     for number, function in enumerate(FUNCTIONS):
         for kernel in (STOCK, *KERNELS.values()):
             lib.lai_read_counter(number, kernel.number, c)
-            if c.calls:
+            if c.calls or c.bytes:  # a later piece of a call may go to another kernel than the first
                 fallbacks = dict(_fallbacks(number)) if kernel is STOCK else {}
                 blocks = c.blocks
                 counted[function, kernel.name] = Counter(
@@ -89,7 +89,7 @@ def begin(c_decision: Any) -> int:
 
 def finish(c_decision: Any, index: int) -> None:
     """Count a decision whose outcome is known now, and bring the trace up to date."""
-    lib.lai_count(c_decision, ffi.addressof(c_decision, "blocks"), 1, 0)
+    lib.lai_count(c_decision, ffi.addressof(c_decision, "blocks"), 1, 1, 0)
     trace = _open_trace()
     if trace and index >= 0:
         lib.lai_update_trace(trace, index, c_decision)

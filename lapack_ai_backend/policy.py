@@ -28,7 +28,6 @@ from lapack_ai_backend.rules import Rule
 class Table:
     """The compiled policy of one set of options."""
 
-    options: Options
     rules: tuple[Rule, ...]
     c_table: Any
     c_rows: Any  # owned here: the C table points into it
@@ -68,9 +67,9 @@ class Decision:
     candidates : tuple of Candidate
         All kernels for the function (``explain`` only).
     alphatensor_blocks, direct_blocks, stock_blocks : int
-        Matrices of the stack by the way they took (``trace`` only).
+        Matrices of the stack by the way they took; of ``gemm_alpha`` tiles (products in a ``trace`` only).
     seconds : float
-        Time in kernel or stock loop (``trace`` only).
+        Time in the kernel or the stock loop (products in a ``trace`` only).
     """
 
     function: str
@@ -155,7 +154,7 @@ def table_for(options: Options) -> Table:
             c_table.off[NUMBERS[name]] = REASONS["forced"]
     for name in options.disable:
         c_table.off[NUMBERS[name]] = REASONS["disabled"]
-    table = Table(options, effective, c_table, c_rows)
+    table = Table(effective, c_table, c_rows)
     _BY_ADDRESS[table.address] = table
     return table
 

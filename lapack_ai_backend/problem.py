@@ -36,17 +36,18 @@ def of_matrix(function: str, a: Any) -> Problem | None:
     return Problem(function, a.dtype.name, a.shape[-2], 0, a.shape[-1], math.prod(a.shape[:-2]))
 
 
-def of_product(x1: Any, x2: Any, dtype: Any = None, axes: Any = None) -> Problem | None:
-    """The problem that NumPy's loop will see for ``np.matmul(x1, x2)``; None where no loop runs.
+def of_product(
+    x1: Any, x2: Any, dtype: Any = None, axes: Any = None, casting: Any = "same_kind", signature: Any = None
+) -> Problem | None:
+    """The problem that NumPy's loop will see for ``np.matmul(x1, x2, ...)``; None where no loop runs.
 
     Raises what ``numpy.matmul`` raises for operands that do not fit.
     """
     a, b = np.asanyarray(x1), np.asanyarray(x2)
-    operands = (a.dtype, b.dtype, None)
-    if dtype is None:
-        loop = np.matmul.resolve_dtypes(operands)[0]
-    else:
-        loop = np.matmul.resolve_dtypes(operands, signature=(None, None, np.dtype(dtype).type))[0]
+    if dtype is not None:
+        signature = (None, None, np.dtype(dtype).type)
+    given = {} if signature is None else {"signature": signature}
+    loop = np.matmul.resolve_dtypes((a.dtype, b.dtype, None), casting=casting, **given)[0]
     if axes is not None:
         a, b = _core_last(a, axes[0]), _core_last(b, axes[1])
     if a.ndim == 0 or b.ndim == 0:
@@ -55,26 +56,29 @@ def of_product(x1: Any, x2: Any, dtype: Any = None, axes: Any = None) -> Problem
     columns = b[..., np.newaxis] if b.ndim == 1 else b
     if rows.shape[-1] != columns.shape[-2]:
         np.matmul(a, b)  # the same
-    stack = np.broadcast_shapes(rows.shape[:-2], columns.shape[:-2])
-    batch = math.prod(stack)
+    try:
+        batch = math.prod(np.broadcast_shapes(rows.shape[:-2], columns.shape[:-2]))
+    except ValueError:
+        np.matmul(a, b)  # the same, in NumPy's words for it
+        raise
     (m, k), n = rows.shape[-2:], columns.shape[-1]
     if batch == 0:
         return None
-    # Where NumPy casts or aligns an operand, the loop sees a copy.
+    # As is_symmetric of csrc/matmul_hook.c; where NumPy casts or aligns an operand, the loop sees a copy.
     as_is = all(x.dtype == loop and x.flags.aligned for x in (a, b))
-    return Problem(MATMUL, loop.name, m, k, n, batch, as_is and _same_transposed(rows, columns, stack))
+    swapped = rows.strides[-2:] == columns.strides[-2:][::-1] and m == n
+    symmetric = as_is and swapped and rows.ctypes.data == columns.ctypes.data
+    return Problem(MATMUL, loop.name, m, k, n, batch, symmetric)
+
+
+def speaks_for_itself(x: Any) -> bool:
+    """Whether an operand computes products its own way, so that NumPy's loops never see them."""
+    kind = type(x)
+    override = getattr(kind, "__array_ufunc__", np.ndarray.__array_ufunc__)
+    return override is not np.ndarray.__array_ufunc__ or (not isinstance(x, np.ndarray) and hasattr(kind, "__matmul__"))
 
 
 def _core_last(x: np.ndarray[Any, Any], axes: Any) -> np.ndarray[Any, Any]:
     """The view whose last axes are the matrix's, as argument ``axes`` of ufuncs names them."""
     core = (axes,) if isinstance(axes, int) else tuple(axes)
     return np.moveaxis(x, core, range(-len(core), 0)) if x.ndim else x
-
-
-def _same_transposed(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any], stack: tuple[int, ...]) -> bool:
-    """As ``is_symmetric`` of csrc/matmul_hook.c: A @ A.T in every matrix of the stack."""
-    same = a.ctypes.data == b.ctypes.data and a.shape[-2] == b.shape[-1]
-    if not same or a.strides[-2:] != b.strides[-2:][::-1]:
-        return False
-    steps = (np.broadcast_to(x, stack + x.shape[-2:]).strides[:-2] for x in (a, b))
-    return all(one == other or length == 1 for one, other, length in zip(*steps, stack, strict=True))

@@ -18,7 +18,7 @@ TEXTS = {
     "device": "no usable device for the kernel",
     "forced": "option force names another kernel, or stock",
     "input": "the arguments are not plain native arrays that a kernel takes",
-    "no_loop": "no loop ran: the result is empty",
+    "no_loop": "no loop ran: the result is empty, or the call raised",
     "memory": "the kernel ran short of memory; stock ran",
     "kernel_declined": "the kernel refused this data or layout; stock ran",
     "kernel_failed": "the kernel failed; stock ran",

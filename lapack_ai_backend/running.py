@@ -6,8 +6,10 @@ import json
 import runpy
 import sys
 import time
+import types
 from collections.abc import Sequence
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 from lapack_ai_backend import observation
@@ -17,23 +19,36 @@ from lapack_ai_backend.policy import Decision
 def run_program(kind: str, target: str, arguments: Sequence[str]) -> None:
     """Run a script ("script"), a module ("-m") or source text ("-c") as Python's own command line does."""
     sys.argv = [{"-m": "-m", "-c": "-c"}.get(kind, target), *arguments]
-    if kind == "script":
-        sys.path[0] = str(Path(target).resolve().parent)
-        runpy.run_path(target, run_name="__main__")
-        return
-    sys.path[0] = ""
-    if kind == "-m":
-        runpy.run_module(target, run_name="__main__", alter_sys=True)
-        return
-    main = sys.modules["__main__"].__dict__
-    main.update(__name__="__main__", __file__=None)
-    exec(compile(target, "<string>", "exec"), main)
+    if not sys.flags.safe_path:
+        sys.path[0] = str(Path(target).resolve().parent) if kind == "script" else ""
+    try:
+        if kind == "script":
+            runpy.run_path(target, run_name="__main__")
+        elif kind == "-m":
+            runpy.run_module(target, run_name="__main__", alter_sys=True)
+        else:
+            main = types.ModuleType("__main__")
+            sys.modules["__main__"] = main
+            exec(compile(target, "<string>", "exec", dont_inherit=True), main.__dict__)
+    except Exception as error:  # click would show some of these in its own way, and all with its own frames
+        error.__traceback__ = _of_the_program(error.__traceback__)
+        sys.excepthook(type(error), error, error.__traceback__)
+        raise SystemExit(1) from None
+
+
+def _of_the_program(traceback: TracebackType | None) -> TracebackType | None:
+    """The traceback from the program's first frame on, without ours and runpy's."""
+    own = (__file__, "<frozen runpy>", runpy.__file__)
+    while traceback is not None and traceback.tb_frame.f_code.co_filename in own:
+        traceback = traceback.tb_next
+    return traceback
 
 
 class Report:
     """Collects the decisions of a program run: calls of one shape and route are one line."""
 
-    def __init__(self) -> None:
+    def __init__(self, path: Path) -> None:
+        self._path = path.absolute()  # before the program may go elsewhere
         self._trace = observation.Trace()
         self._start = time.perf_counter()
 
@@ -66,8 +81,8 @@ class Report:
             },
         }
 
-    def write(self, path: Path) -> None:
-        path.write_text(json.dumps(self.as_dict(), indent=1) + "\n", encoding="utf-8")
+    def write(self) -> None:
+        self._path.write_text(json.dumps(self.as_dict(), indent=1) + "\n", encoding="utf-8")
 
 
 def _key(decision: Decision) -> tuple[Any, ...]:

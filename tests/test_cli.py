@@ -152,3 +152,25 @@ def test_plugin_fails_where_a_kernel_is_never_reached(tmp_path: Path) -> None:
     done = plugin(tmp_path, "--expect-kernel", "integer")
     assert done.returncode == 1
     assert "kernel integer was never reached" in done.stdout
+
+
+def test_source_text_is_compiled_as_python_compiles_it(tmp_path: Path) -> None:
+    source = "def f(x: int): pass\nprint(f.__annotations__, 'typer' in globals(), '__file__' in globals())"
+    done = lapack_ai("run", "-q", "-c", source, cwd=tmp_path)
+    assert done.stdout.strip() == "{'x': <class 'int'>} False False"
+
+
+@pytest.mark.parametrize("error", ["EOFError('mine')", "BrokenPipeError(32, 'mine')", "ValueError('mine')"])
+def test_traceback_is_pythons_and_the_programs_alone(tmp_path: Path, error: str) -> None:
+    (tmp_path / "failing.py").write_text(f"def f():\n    raise {error}\n\nf()\n", encoding="utf-8")
+    done = lapack_ai("run", "-q", "failing.py", cwd=tmp_path)
+    plain = subprocess.run([sys.executable, "failing.py"], capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.returncode == plain.returncode == 1
+    assert done.stderr.replace(f"{tmp_path}/", "") == plain.stderr.replace(f"{tmp_path}/", "")
+
+
+def test_report_goes_where_the_command_said(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    done = lapack_ai("run", "--report", "report.json", "-c", "import os; os.chdir('elsewhere')", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "report.json").exists()

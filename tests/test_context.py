@@ -598,3 +598,58 @@ def test_activation_chain_is_empty_after_all() -> None:
     with lapack_ai.set_backend(), lapack_ai.skip_backend(), lapack_ai.trace():
         assert activation.ACTIVE.get() is not None
     assert activation.ACTIVE.get() is None
+
+
+def test_leaving_the_outermost_of_many_first() -> None:
+    contexts = [lapack_ai.set_backend() for _ in range(1500)]
+    for each in contexts:
+        each.__enter__()
+    for each in contexts:
+        each.__exit__(None, None, None)
+    assert activation.ACTIVE.get() is None
+
+
+def test_decorator_and_objects_that_are_called() -> None:
+    class Job:
+        async def __call__(self) -> tuple[str, ...]:
+            await asyncio.sleep(0)
+            return reached()
+
+    assert asyncio.run(lapack_ai.set_backend()(Job())()) == ON
+    with pytest.raises(TypeError, match="decorate its methods"):
+        lapack_ai.set_backend()(Job)
+
+
+def test_fork_while_another_thread_switches() -> None:
+    """The child must not wait for a lock that nobody in it will release."""
+    passes(
+        """
+        import os, threading, time
+        import lapack_ai_backend as lapack_ai
+        from lapack_ai_backend import interception
+        held, done = threading.Event(), threading.Event()
+        def hold():
+            with interception.lock:
+                held.set()
+                done.wait()
+        thread = threading.Thread(target=hold)
+        thread.start()
+        held.wait()
+        child = os.fork()
+        if child == 0:
+            lapack_ai.enable()
+            with lapack_ai.set_backend():
+                os._exit(0)
+        ended = 0
+        for _ in range(100):
+            ended, status = os.waitpid(child, os.WNOHANG)
+            if ended:
+                break
+            time.sleep(0.1)
+        done.set()
+        thread.join()
+        assert ended == child and status == 0
+        """,
+        "-W",
+        "ignore::DeprecationWarning",  # of forking with threads, which is what this is about
+    )

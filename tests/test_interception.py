@@ -445,3 +445,50 @@ def test_explain_agrees_with_the_trace(options: dict[str, Any]) -> None:
             fields = ("function", "kernel", "reason_code", "rule", "active")
             wrong += [(name, each) for each in fields if getattr(ran, each) != getattr(told, each)]
     assert not wrong, f"{len(wrong)}, the first: {wrong[:5]}"
+
+
+class Switching(float):
+    """A number whose conversion multiplies under other settings than the product that converts it."""
+
+    inner: Any = None
+
+    def __float__(self) -> float:
+        with self.inner():
+            STACK @ STACK
+        return 2.0
+
+
+def converting(inner: Any) -> np.ndarray[Any, Any]:
+    """An array that has to be converted, by one number that switches on the way."""
+    number = Switching()
+    number.inner = inner
+    a = np.full((5, 4, 4), 2.0, dtype=object)
+    a[0, 0, 0] = number
+    return a
+
+
+def test_product_inside_a_conversion_keeps_its_settings_to_itself() -> None:
+    a = converting(lambda: lapack_ai.set_backend(force={"matmul": "direct"}))
+    with lapack_ai.set_backend():
+        pass  # the hooks are in, the context is off
+    np.matmul(a, a, dtype=np.float64, casting="unsafe")
+    counted = lapack_ai.stats()
+    assert list(counted) == [("numpy.matmul", "direct")]
+    assert counted["numpy.matmul", "direct"].blocks_direct == 2 * len(STACK), "the outer product was off"
+
+
+def test_product_inside_a_conversion_does_not_switch_the_outer_one_off() -> None:
+    a = converting(lapack_ai.skip_backend)
+    with lapack_ai.set_backend(force={"matmul": "direct"}):
+        np.matmul(a, a, dtype=np.float64, casting="unsafe")
+    assert lapack_ai.stats()["numpy.matmul", "direct"].blocks_direct == 5
+
+
+def test_later_piece_that_falls_back_is_counted() -> None:
+    """A stack that NumPy runs in pieces, of which the last holds what the kernel refuses."""
+    a = np.random.default_rng(1).uniform(1, 2, (5, 1, 8, 8))
+    b = np.random.default_rng(2).uniform(1, 2, (1, 2, 8, 8))
+    a[4, 0, 0, 0] = 0
+    with lapack_ai.set_backend(force={"matmul": "gemm_alpha"}):
+        np.testing.assert_allclose(a @ b, np.einsum("xamk,bykn->xymn", a, b))
+    assert lapack_ai.stats()["numpy.matmul", "stock"].fallbacks == {"kernel_declined": 1}

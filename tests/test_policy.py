@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import operator
+import warnings
 from typing import Any
 
 import numpy as np
 import pytest
 import scipy.linalg as sl
+import scipy.sparse
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -431,3 +434,32 @@ def test_limits_of_a_row() -> None:
     assert reason("float64", 3, 3, 3, 2, True) == "symmetric"
     assert reason("float64", UNLIMITED, UNLIMITED, UNLIMITED, 2) == "size"
     assert rules.RULES is RULES
+
+
+def test_explain_takes_what_the_call_takes() -> None:
+    a = np.ones((6, 4, 4), np.complex64)
+    for keywords in ({"dtype": "f4", "casting": "unsafe"}, {"signature": "FF->F"}):
+        with lapack_ai.set_backend(), lapack_ai.trace() as t, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of the imaginary parts that are dropped
+            np.matmul(a, a, **keywords)
+            told = lapack_ai.explain(np.matmul, a, a, **keywords)
+        assert told.problem == t.decisions[0].problem
+
+
+def test_explain_of_operands_that_compute_their_own_way() -> None:
+    class Own:
+        def __array_ufunc__(self, *args: Any, **kwargs: Any) -> str:
+            return "mine"
+
+    for x in (Own(), scipy.sparse.csr_array(np.eye(4))):
+        assert lapack_ai.explain(operator.matmul, x, np.eye(4)).reason_code == "input"
+
+
+def test_explain_has_numpys_words_for_stacks_that_do_not_fit() -> None:
+    a, b = np.ones((2, 4, 4)), np.ones((3, 4, 4))
+    texts = []
+    for call in (np.matmul, lambda *args: lapack_ai.explain(np.matmul, *args)):
+        with pytest.raises(ValueError) as caught:
+            call(a, b)
+        texts.append(str(caught.value))
+    assert texts[0] == texts[1]

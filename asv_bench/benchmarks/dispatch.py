@@ -65,6 +65,13 @@ class Inactive:
 
     track_linalg_overhead.unit = "ns"
 
+    def track_linalg_overhead_when_skipped(self):
+        """The same inside ``skip_backend()``."""
+        with lapack_ai.skip_backend():
+            return self.track_linalg_overhead()
+
+    track_linalg_overhead_when_skipped.unit = "ns"
+
 
 class Never:
     """Enabled once and disabled again: nothing is left."""

@@ -46,7 +46,7 @@ typedef struct lai_stock {
     int overflow_matches;
 } lai_stock;
 
-/* How many blocks (matrices of a stack) each path computed. */
+/* How many blocks each path computed: matrices of a stack; of LAI_GEMM_ALPHA tiles of 4 x 4. */
 typedef struct {
     int64_t alphatensor, direct, stock;
 } lai_blocks;
@@ -162,8 +162,9 @@ typedef struct {
     lai_blocks blocks;
 } lai_counter;
 
-/* NumPy may run one call in several pieces: `blocks` are this piece's, `calls` is 1 for the first and 0 for the others. */
-void lai_count(const lai_decision *decision, const lai_blocks *blocks, int calls, int64_t bytes);
+/* NumPy may run one call in several pieces: `blocks` are this piece's, `calls` is 1 for the first and 0 for the others;
+ * `tell` is 1 where the decision's reason, if it is one against a kernel, is to be counted. */
+void lai_count(const lai_decision *decision, const lai_blocks *blocks, int calls, int tell, int64_t bytes);
 void lai_read_counter(int function, int kernel, lai_counter *counter);
 int64_t lai_read_fallbacks(int function, int reason);
 void lai_reset_counters(void);
