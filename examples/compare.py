@@ -224,10 +224,11 @@ def calls_table(comparison: Comparison) -> Table:
         table.add_column(title, no_wrap=True)
     for title in ("batch", "calls", "of work"):
         table.add_column(title, justify="right", no_wrap=True)
-    for title in ("kernel", "reason", "rule"):
+    for title in ("kernel", "rule", "blocks ran on"):
         table.add_column(title, overflow="fold")
     calls = sorted(comparison.report["calls"], key=work, reverse=True)
     total = sum(map(work, calls)) or 1.0
+    reasons: dict[str, None] = {}
     for call in calls:
         if work(call) < HOT_SHARE * total:
             break
@@ -239,9 +240,12 @@ def calls_table(comparison: Comparison) -> Table:
             f"{call['calls']:,}",
             f"{100.0 * work(call) / total:.0f} %",
             call["kernel"],
-            escape(f"{call['reason_code']}: {call['reason']}"),
             escape(str(call.get("rule") or "")),
+            ", ".join(way for way in ("alphatensor", "direct", "stock") if call.get(way)),
         )
+        reasons[f"{call['rule'] or call['kernel']}: {call['reason_code']}: {call['reason']}"] = None
+    table.caption = escape("\n".join(reasons))
+    table.caption_justify = "left"
     return table
 
 

@@ -101,9 +101,8 @@ def set_backend(backend: types.ModuleType | None = None, /, **given: object) -> 
         For an unknown option, function, kernel or device; the text names the valid ones.
     """
     if backend is not None and backend is not sys.modules[__name__]:
-        raise TypeError(
-            f"set_backend switches {__name__} on and takes that module; for {backend!r} use uarray.set_backend"
-        )
+        hint = "as a decorator write @set_backend()" if callable(backend) else "for others use uarray.set_backend"
+        raise TypeError(f"set_backend switches {__name__} on and takes that module, not {backend!r}; {hint}")
     return BackendContext(given)
 
 

@@ -98,7 +98,12 @@ def _name(method: Any) -> str:
 
 
 def _run(function: str, options: Options, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    decision = decide(function, _problem(function, args, kwargs), table_for(options))
+    table = table_for(options)
+    settled = table.settled.get(function)
+    if settled is not None and not observation.is_traced():
+        observation.count(settled)  # nothing about the arguments matters
+        return NotImplemented
+    decision = decide(function, _problem(function, args, kwargs), table)
     index = observation.begin(decision)  # before the kernel, which may call other functions
     result = NotImplemented
     try:

@@ -65,6 +65,8 @@ def run(
     kind = "-m" if module else "-c" if command else "script"
     if kind == "script" and not Path(target).exists():
         raise typer.BadParameter(f"no such file: {target}")
+    if report and not report.absolute().parent.is_dir():
+        raise typer.BadParameter(f"no such folder: {report.absolute().parent}")
     recorded = running.Report(report) if report else None
     try:
         if recorded:

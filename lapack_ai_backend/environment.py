@@ -68,8 +68,12 @@ PROCESS_VARIABLES = {
     "debug": Variable("LAPACK_AI_DEBUG", boolean, False, "the same as LAPACK_AI_LOG=DEBUG"),
     "log_level": Variable("LAPACK_LOG_LEVEL", level, None, "log level, where LAPACK_AI_LOG is not set"),
     "gpu_enabled": Variable("LAPACK_GPU_ENABLED", boolean, True, "0: no OpenCL device at all"),
-    "gpu_memory_limit": Variable("LAPACK_GPU_MEMORY_LIMIT", number(1, 100), 80, "percent of a device's memory"),
-    "batch_size_limit": Variable("LAPACK_BATCH_SIZE_LIMIT", number(1), 1024, "most matrices in one device launch"),
+    "gpu_memory_limit": Variable(
+        "LAPACK_GPU_MEMORY_LIMIT", number(1, 100), 80, "percent of a device's memory (read, not used yet)"
+    ),
+    "batch_size_limit": Variable(
+        "LAPACK_BATCH_SIZE_LIMIT", number(1), 1024, "most matrices in one device launch (read, not used yet)"
+    ),
     "dashboard_port": Variable(
         "LAPACK_DASHBOARD_PORT", number(1, 65535), 8080, "port of the dashboard (read, not used yet)"
     ),

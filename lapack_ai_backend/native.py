@@ -5,8 +5,17 @@ from __future__ import annotations
 import os
 import warnings
 
-from lapack_ai_backend._native import ffi, lib
 from lapack_ai_backend.errors import EnvironmentWarning
+
+try:
+    from lapack_ai_backend._native import ffi, lib
+except ModuleNotFoundError as error:
+    if error.name != "lapack_ai_backend._native":
+        raise
+    raise ImportError(
+        "lapack_ai_backend is imported from its source folder, which has no compiled part: "
+        "start Python elsewhere to use the installed package, or build here with `pip install -e .`"
+    ) from None
 
 __all__ = ["DTYPES", "ISAS", "address", "dtype_code", "ffi", "isa", "lib", "use_isa"]
 

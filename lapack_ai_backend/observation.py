@@ -89,10 +89,21 @@ def begin(c_decision: Any) -> int:
 
 def finish(c_decision: Any, index: int) -> None:
     """Count a decision whose outcome is known now, and bring the trace up to date."""
-    lib.lai_count(c_decision, ffi.addressof(c_decision, "blocks"), 1, 1, 0)
+    count(c_decision)
     trace = _open_trace()
     if trace and index >= 0:
         lib.lai_update_trace(trace, index, c_decision)
+
+
+def count(c_decision: Any) -> None:
+    """Count a call by its decision."""
+    lib.lai_count(c_decision, ffi.addressof(c_decision, "blocks"), 1, 1, 0)
+
+
+def is_traced() -> bool:
+    """Whether a trace is open here."""
+    here = activation.ACTIVE.get()
+    return here is not None and here.trace != 0
 
 
 def _open_trace() -> Any:

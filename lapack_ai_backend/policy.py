@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -31,6 +31,8 @@ class Table:
     rules: tuple[Rule, ...]
     c_table: Any
     c_rows: Any  # owned here: the C table points into it
+
+    settled: dict[str, Any] = field(default_factory=dict)  # functions that stay stock whatever the call: decisions
 
     @property
     def address(self) -> int:
@@ -88,7 +90,9 @@ class Decision:
     def __str__(self) -> str:
         where = "" if self.active else " (not active here: stock runs now)"
         rule = f" [rule {self.rule}]" if self.rule else ""
-        return f"{self.function} -> {self.kernel}{where}: {self.reason}{rule}"
+        ways = {"AlphaTensor": self.alphatensor_blocks, "direct": self.direct_blocks, "stock": self.stock_blocks}
+        ran = ", ".join(f"{count} by {way}" for way, count in ways.items() if count)
+        return f"{self.function} -> {self.kernel}{where}: {self.reason}{rule}{f' (blocks: {ran})' if ran else ''}"
 
 
 # ---- compiling -----------------------------------------------------------------------------
@@ -155,6 +159,10 @@ def table_for(options: Options) -> Table:
     for name in options.disable:
         c_table.off[NUMBERS[name]] = REASONS["disabled"]
     table = Table(effective, c_table, c_rows)
+    routed = {FUNCTIONS[row["function"]] for row in rows} - {
+        FUNCTIONS[f] for f in range(len(FUNCTIONS)) if c_table.off[f]
+    }
+    table.settled.update((function, decide(function, None, table)) for function in set(FUNCTIONS) - routed)
     _BY_ADDRESS[table.address] = table
     return table
 

@@ -7,9 +7,10 @@ import runpy
 import sys
 import time
 import types
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
+from types import CodeType, TracebackType
 from typing import Any
 
 from lapack_ai_backend import observation
@@ -22,18 +23,27 @@ def run_program(kind: str, target: str, arguments: Sequence[str]) -> None:
     if not sys.flags.safe_path:
         sys.path[0] = str(Path(target).resolve().parent) if kind == "script" else ""
     try:
-        if kind == "script":
-            runpy.run_path(target, run_name="__main__")
-        elif kind == "-m":
+        if kind == "-m":
             runpy.run_module(target, run_name="__main__", alter_sys=True)
-        else:
-            main = types.ModuleType("__main__")
-            sys.modules["__main__"] = main
-            exec(compile(target, "<string>", "exec", dont_inherit=True), main.__dict__)
+        elif kind == "-c":
+            _run_as_main(compile(target, "<string>", "exec", dont_inherit=True))
+        elif Path(target).is_file() and not zipfile.is_zipfile(target):
+            path = Path(target).absolute()
+            _run_as_main(compile(path.read_bytes(), str(path), "exec", dont_inherit=True), __file__=str(path))
+        else:  # a directory or an archive with a __main__.py
+            runpy.run_path(target, run_name="__main__")
     except Exception as error:  # click would show some of these in its own way, and all with its own frames
         error.__traceback__ = _of_the_program(error.__traceback__)
         sys.excepthook(type(error), error, error.__traceback__)
         raise SystemExit(1) from None
+
+
+def _run_as_main(code: CodeType, **attributes: str) -> None:
+    """Run code as the module ``__main__``, which stays: atexit handlers and pickles look there."""
+    main = types.ModuleType("__main__")
+    main.__dict__.update(attributes)
+    sys.modules["__main__"] = main
+    exec(code, main.__dict__)
 
 
 def _of_the_program(traceback: TracebackType | None) -> TracebackType | None:
@@ -42,6 +52,9 @@ def _of_the_program(traceback: TracebackType | None) -> TracebackType | None:
     while traceback is not None and traceback.tb_frame.f_code.co_filename in own:
         traceback = traceback.tb_next
     return traceback
+
+
+WAYS = ("alphatensor", "direct", "stock")  # in which blocks are computed
 
 
 class Report:
@@ -65,9 +78,13 @@ class Report:
         decisions = self._trace.decisions
         lines: dict[tuple[Any, ...], dict[str, Any]] = {}
         for decision in decisions:
-            line = lines.setdefault(_key(decision), {**_line(decision), "calls": 0, "seconds": 0.0})
+            line = lines.setdefault(
+                _key(decision), {**_line(decision), "calls": 0, "seconds": 0.0, **dict.fromkeys(WAYS, 0)}
+            )
             line["calls"] += 1
             line["seconds"] += decision.seconds
+            for way in WAYS:
+                line[way] += getattr(decision, f"{way}_blocks")
         work = {
             key: line["calls"] * line["m"] * max(line["k"], 1) * line["n"] * line["batch"]
             for key, line in lines.items()
@@ -75,10 +92,7 @@ class Report:
         return {
             "seconds": self.seconds,
             "calls": [lines[key] for key in sorted(lines, key=lambda key: -work[key])],
-            "blocks": {
-                way: sum(getattr(decision, f"{way}_blocks") for decision in decisions)
-                for way in ("alphatensor", "direct", "stock")
-            },
+            "blocks": {way: sum(line[way] for line in lines.values()) for way in WAYS},
         }
 
     def write(self) -> None:
@@ -114,4 +128,4 @@ def summary() -> str:
         why = ", ".join(f"{count} {code}" for code, count in counter.fallbacks.items())
         details = "; ".join(text for text in (shown, why) if text)
         lines.append(f"lapack-ai: {function} -> {kernel}: {counter.calls} calls{f' ({details})' if details else ''}")
-    return "\n".join(lines) or "lapack-ai: no call reached the backend"
+    return "\n".join(lines) or "lapack-ai: no call of this process reached the backend"

@@ -29,7 +29,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    del config
+    known = lapack_ai_backend.kernels()
+    for name in config.getoption("--expect-kernel"):
+        if name not in known:
+            raise pytest.UsageError(f"--expect-kernel {name}: valid are {', '.join(known)}")
     lapack_ai_backend.enable(device="cpu")
     assert activation.PROCESS.options is not None
     options = replace(activation.PROCESS.options, any_size=True)

@@ -108,6 +108,25 @@ class Declined:
         self.wide @ self.tall
 
 
+class DeclinedOverhead:
+    """A scipy.linalg call without a rule: backend on minus backend off."""
+
+    def teardown(self):
+        lapack_ai.disable()
+
+    def track_linalg_overhead(self):
+        """Of the cheapest function there is to intercept; in microseconds."""
+        a = np.eye(3)
+        best = {True: float("inf"), False: float("inf")}
+        for _ in range(15):
+            for on in best:
+                lapack_ai.enable() if on else lapack_ai.disable()
+                best[on] = min(best[on], _best(lambda: scipy.linalg.bandwidth(a), 2000, 1))
+        return (best[True] - best[False]) / 1e3
+
+    track_linalg_overhead.unit = "us"
+
+
 class Context:
     """Entering and leaving a context."""
 
