@@ -6,12 +6,14 @@ import json
 import os
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import pytest
 
 PROGRAM = """
 import sys
+import textwrap
 import numpy as np
 import scipy.linalg
 
@@ -174,3 +176,38 @@ def test_report_goes_where_the_command_said(tmp_path: Path) -> None:
     done = lapack_ai("run", "--report", "report.json", "-c", "import os; os.chdir('elsewhere')", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "report.json").exists()
+
+
+def test_script_is_the_real_main_module(tmp_path: Path) -> None:
+    source = """
+    import atexit, os, pickle
+
+    class Here:
+        pass
+
+    atexit.register(lambda: print(type(pickle.loads(pickle.dumps(Here()))).__name__))
+    os.chdir("/")
+    print(open(__file__).readline().strip())
+    """
+    (tmp_path / "moving.py").write_text("# first line\n" + textwrap.dedent(source), encoding="utf-8")
+    done = lapack_ai("run", "-q", "moving.py", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split("\n") == ["# first line", "Here", ""]
+
+
+def test_folder_with_a_main_module_runs(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "__main__.py").write_text("print('in the folder')", encoding="utf-8")
+    assert lapack_ai("run", "-q", "folder", cwd=tmp_path).stdout == "in the folder\n"
+
+
+def test_report_into_a_folder_that_is_not_there_is_refused_before_the_run(tmp_path: Path) -> None:
+    done = lapack_ai("run", "--report", "nowhere/report.json", "-c", "print('ran')", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "no such folder" in done.stderr
+
+
+def test_plugin_refuses_kernels_that_do_not_exist(tmp_path: Path) -> None:
+    done = plugin(tmp_path, "--expect-kernel", "magic")
+    assert done.returncode == 4
+    assert "alphatensor49" in done.stderr
