@@ -115,7 +115,11 @@ def _shown(value: Any) -> str:
 @app.command()
 def kernels() -> None:
     """The registered kernels: function, dtypes, error class and constant, where each runs."""
-    table = Table("kernel", "function", "dtypes", "error", "runs on", "source")
+    table = Table()
+    for title in ("kernel", "function"):  # what option force takes
+        table.add_column(title, no_wrap=True)
+    for title in ("dtypes", "error", "runs on", "source"):
+        table.add_column(title)
     for kernel in lapack_ai_backend.kernels().values():
         errors: dict[tuple[str, float], list[str]] = {}
         for dtype, bound in kernel.errors.items():

@@ -129,7 +129,7 @@ def _rows_of(
 
 def _forced(function: str, kernel: Kernel) -> Rule:
     because = f"force names {kernel.name} for {function}"
-    return Rule(f"forced-{kernel.name}", function, tuple(kernel.errors), kernel.limits, kernel.name, because)
+    return Rule(f"forced-{kernel.name}", function, kernel.dtypes, kernel.limits, kernel.name, because)
 
 
 def _effective_rules(options: Options) -> tuple[Rule, ...]:
@@ -187,7 +187,7 @@ def _verdicts(function: str, problem: Problem, options: Options) -> Iterator[tup
 
 def _capable(kernel: Kernel, problem: Problem, options: Options) -> str:
     """The kernel's own limits, tested by the function that tests rules."""
-    if problem.dtype not in kernel.errors:
+    if problem.dtype not in kernel.dtypes:
         return "dtype"
     (row,) = _rows_of(_forced(kernel.function, kernel), 0, options, (problem.dtype,))
     return CODES[lib.lai_match_row(ffi.new("lai_row *", row), ffi.new("lai_problem *", _c_problem(problem)))]

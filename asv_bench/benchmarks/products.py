@@ -59,6 +59,21 @@ class StackRatio:
     track_ratio.unit = "x"
 
 
+class LargeStackRatio:
+    """The same for stacks far larger than the caches: memory is the limit."""
+
+    params = [FLOATS + INTEGERS, ["direct", "alphatensor49"]]
+    param_names = ["dtype", "impl"]
+
+    def setup(self, dtype, impl):
+        self.a, self.b = random((400_000, 4, 4), dtype, 1), random((400_000, 4, 4), dtype, 2)
+
+    def track_ratio(self, dtype, impl):
+        return ratio(lambda: self.a @ self.b, impl, rounds=3)
+
+    track_ratio.unit = "x"
+
+
 class Integer:
     """Exact 2-D integer products."""
 

@@ -68,8 +68,18 @@ class Kernel:
     source: str = ""
     run: Callable[..., Any] | None = None
 
+    @property
+    def dtypes(self) -> tuple[str, ...]:
+        """Names of the dtypes that the kernel takes."""
+        return tuple(self.errors)
+
     def error_class(self, dtype: str) -> str:
+        """One of "exact", "componentwise" and "normwise"."""
         return self.errors[dtype][0]
+
+    def error_constant(self, dtype: str) -> float:
+        """The constant of that class's bound; 0 where results are exact."""
+        return self.errors[dtype][1]
 
 
 STOCK = Kernel("stock", "", lib.LAI_STOCK, {}, where="cpu", source="NumPy and SciPy themselves")
