@@ -6,40 +6,39 @@ FLOATS = ["float32", "float64", "complex64", "complex128"]
 INTEGERS = ["int32", "int64"]
 
 
-class Single:
+class _Compared:
+    """``A @ B`` timed on stock or on a kernel, the last parameter; the route is asserted before."""
+
+    def prepare(self, shape, dtype, impl):
+        self.a, self.b = random(shape, dtype, 1), random(shape, dtype, 2)
+        switch(impl)
+        check(impl, lambda: self.a @ self.b)
+
+    def teardown(self, *parameters):
+        switch(STOCK)
+
+    def time_matmul(self, *parameters):
+        self.a @ self.b
+
+
+class Single(_Compared):
     """``x @ y`` of two small arrays: the call's overhead is most of it."""
 
     params = [[2, 3, 4, 8], ["float64", "float32", "complex128"], [STOCK, "direct"]]
     param_names = ["n", "dtype", "impl"]
 
     def setup(self, n, dtype, impl):
-        self.a, self.b = random((n, n), dtype, 1), random((n, n), dtype, 2)
-        switch(impl)
-        check(impl, lambda: self.a @ self.b)
-
-    def teardown(self, n, dtype, impl):
-        switch(STOCK)
-
-    def time_matmul(self, n, dtype, impl):
-        self.a @ self.b
+        self.prepare((n, n), dtype, impl)
 
 
-class Stack:
+class Stack(_Compared):
     """``A @ B`` of stacks of 4x4 matrices."""
 
     params = [[2, 16, 1000, 100_000], FLOATS + INTEGERS, [STOCK, "alphatensor49", "direct"]]
     param_names = ["batch", "dtype", "impl"]
 
     def setup(self, batch, dtype, impl):
-        self.a, self.b = random((batch, 4, 4), dtype, 1), random((batch, 4, 4), dtype, 2)
-        switch(impl)
-        check(impl, lambda: self.a @ self.b)
-
-    def teardown(self, batch, dtype, impl):
-        switch(STOCK)
-
-    def time_matmul(self, batch, dtype, impl):
-        self.a @ self.b
+        self.prepare((batch, 4, 4), dtype, impl)
 
 
 class StackRatio:
@@ -74,22 +73,14 @@ class LargeStackRatio:
     track_ratio.unit = "x"
 
 
-class Integer:
+class Integer(_Compared):
     """Exact 2-D integer products."""
 
     params = [[16, 64, 256, 512], INTEGERS, [STOCK, "integer"]]
     param_names = ["n", "dtype", "impl"]
 
     def setup(self, n, dtype, impl):
-        self.a, self.b = random((n, n), dtype, 1), random((n, n), dtype, 2)
-        switch(impl)
-        check(impl, lambda: self.a @ self.b)
-
-    def teardown(self, n, dtype, impl):
-        switch(STOCK)
-
-    def time_matmul(self, n, dtype, impl):
-        self.a @ self.b
+        self.prepare((n, n), dtype, impl)
 
 
 class IntegerRatio:
