@@ -246,11 +246,12 @@ enum { LOOP_COUNT = sizeof loops / sizeof loops[0] };
  * the sum, NaN where it rounds it first. `direct` may keep such blocks only where the
  * stock loop does the same on this machine. */
 
-static int overflow_matches[LAI_DTYPES];
-
 int lai_overflow_matches(int dtype)
 {
-    return overflow_matches[dtype];
+    for (int i = 0; i < LOOP_COUNT; i++)
+        if (loops[i].dtype == dtype)
+            return stock_loops[loops[i].number].base.overflow_matches;
+    return 0;
 }
 
 enum pattern { FINITE, INFINITE, NOT_A_NUMBER };
@@ -328,10 +329,8 @@ void lai_check_overflow(void)
     feholdexcept(&environment);     /* the checks raise flags that are nobody's */
     for (int i = 0; i < LOOP_COUNT; i++) {
         const int dtype = loops[i].dtype, number = loops[i].number;
-        if (stock_loops[number].loop && dtype <= LAI_COMPLEX128) {
-            overflow_matches[dtype] = check_overflow_of(dtype, number);
-            stock_loops[number].base.overflow_matches = overflow_matches[dtype];
-        }
+        if (stock_loops[number].loop && dtype <= LAI_COMPLEX128)
+            stock_loops[number].base.overflow_matches = check_overflow_of(dtype, number);
     }
     fesetenv(&environment);
 }

@@ -9,6 +9,7 @@ from __future__ import annotations
 from contextvars import ContextVar
 from typing import Any, NamedTuple
 
+from lapack_ai_backend.native import ffi, lib
 from lapack_ai_backend.options import Options, environment_options
 from lapack_ai_backend.policy import table_for
 
@@ -46,6 +47,18 @@ class Process:
 
 
 PROCESS = Process()
+
+
+def switch_process(options: Options | None) -> None:
+    """Switch the whole process on with these options, or off: its Python side and its C side."""
+    PROCESS.update(options=options)
+    lib.lai_set_process_table(table_for(options).c_table if options else ffi.NULL)
+
+
+def is_skipped() -> bool:
+    """Whether the innermost switch here is skip_backend()."""
+    here = ACTIVE.get()
+    return here is not None and here.table == OFF
 
 
 def effective_options() -> Options | None:

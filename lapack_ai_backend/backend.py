@@ -18,7 +18,7 @@ from lapack_ai_backend.native import lib
 from lapack_ai_backend.options import Options, environment_options
 from lapack_ai_backend.policy import decide, table_for
 from lapack_ai_backend.reasons import NUMBERS as REASONS
-from lapack_ai_backend.registry import FAILURES, STOCK, Kernel, by_number, count_failure, is_broken
+from lapack_ai_backend.registry import STOCK, Kernel, by_number, count_failure, is_broken
 from lapack_ai_backend.uarray_adapter import BackendNotImplementedError
 
 
@@ -35,10 +35,8 @@ def dispatch(method: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str
     Called by the trampolines of interception.py, which then run the stock function
     themselves, so that tracebacks and warnings see one extra frame and no more.
     """
-    here = activation.ACTIVE.get()
-    skipped = here is not None and here.table == activation.OFF
     active = activation.effective_options() is not None
-    if skipped or not (active or activation.PROCESS.known_to_uarray):
+    if activation.is_skipped() or not (active or activation.PROCESS.known_to_uarray):
         _trace_inactive(method, args, kwargs)
         return NotImplemented
     _asked.method = None
@@ -66,8 +64,7 @@ class Gated:
 
 def registered(method: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """``__ua_function__`` of the module: somebody registered it with uarray, so it is on unless skipped."""
-    here = activation.ACTIVE.get()
-    if here is not None and here.table == activation.OFF:
+    if activation.is_skipped():
         return NotImplemented
     if activation.effective_options() is not None:
         return ask(method, args, kwargs)
@@ -103,7 +100,7 @@ def _run(function: str, options: Options, args: tuple[Any, ...], kwargs: dict[st
     if settled is not None and not observation.is_traced():
         observation.count(settled)  # nothing about the arguments matters
         return NotImplemented
-    decision = decide(function, _problem(function, args, kwargs), table)
+    decision = decide(function, problem.of_call(function, args, kwargs), table)
     index = observation.begin(decision)  # before the kernel, which may call other functions
     result = NotImplemented
     try:
@@ -114,12 +111,6 @@ def _run(function: str, options: Options, args: tuple[Any, ...], kwargs: dict[st
             decision.kernel = STOCK.number
         observation.finish(decision, index)
     return result
-
-
-def _problem(function: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> problem.Problem | None:
-    """The problem of a call's first array."""
-    name = multimethods.LINALG[function.rpartition(".")[2]].split()[0]
-    return problem.of_matrix(function, args[0] if args else kwargs.get(name))
 
 
 def _call(kernel: Kernel, decision: Any, options: Options, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -142,20 +133,9 @@ def _call(kernel: Kernel, decision: Any, options: Options, args: tuple[Any, ...]
 
 def _trace_inactive(method: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     """A trace shows the calls of contexts where the backend is off, too; counters do not."""
-    here = activation.ACTIVE.get()
-    if here is not None and here.trace:
+    if observation.is_traced():
         function = _name(method)
-        observation.begin(decide(function, _problem(function, args, kwargs), None))
-
-
-def broken_kernels() -> dict[str, int]:
-    """Kernels that have failed, and how often."""
-    return dict(FAILURES)
-
-
-def reset_failures() -> None:
-    """Give kernels that were switched off another chance."""
-    FAILURES.clear()
+        observation.begin(decide(function, problem.of_call(function, args, kwargs), None))
 
 
 assert multimethods.NUMBERS[multimethods.MATMUL] == lib.LAI_MATMUL

@@ -12,9 +12,7 @@ from typing import Any
 
 from lapack_ai_backend import activation, interception
 from lapack_ai_backend.backend import Gated
-from lapack_ai_backend.native import ffi, lib
 from lapack_ai_backend.options import Options, changed, environment_options
-from lapack_ai_backend.policy import table_for
 from lapack_ai_backend.uarray_adapter import SetBackendContext
 
 
@@ -209,8 +207,7 @@ def enable(**options: object) -> None:
     chosen = changed(environment_options(), options, "enable()")
     with interception.lock:
         interception.install()
-        activation.PROCESS.update(options=chosen)
-        lib.lai_set_process_table(table_for(chosen).c_table)
+        activation.switch_process(chosen)
 
 
 def disable() -> None:
@@ -221,8 +218,8 @@ def disable() -> None:
     ``lapack_ai.matmul``, and for ``scipy.linalg`` after the module is registered again.
     """
     with interception.lock:
-        activation.PROCESS.update(options=None, known_to_uarray=False)
-        lib.lai_set_process_table(ffi.NULL)
+        activation.switch_process(None)
+        activation.PROCESS.update(known_to_uarray=False)
         interception.uninstall()
 
 

@@ -67,8 +67,7 @@ def explain(
 
 def _active(function: str) -> bool:
     """Whether a call of the function made here would be routed."""
-    here = activation.ACTIVE.get()
-    if here is not None and here.table == activation.OFF:
+    if activation.is_skipped():
         return False
     registered = activation.PROCESS.known_to_uarray and function != multimethods.MATMUL
     return registered or activation.effective_options() is not None
@@ -92,5 +91,5 @@ def _problem(function: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> pr
     import scipy.linalg
 
     signature = inspect.signature(getattr(scipy.linalg, function.rpartition(".")[2]))
-    bound = signature.bind(*args, **kwargs)  # raises the TypeError that the call would raise
-    return problem.of_matrix(function, next(iter(bound.arguments.values()), None))
+    signature.bind(*args, **kwargs)  # raises the TypeError that the call would raise
+    return problem.of_call(function, args, kwargs)

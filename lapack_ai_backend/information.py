@@ -7,9 +7,9 @@ import sys
 from importlib import metadata
 from typing import Any
 
-from lapack_ai_backend import activation, backend, environment, interception, native, options, uarray_adapter
+from lapack_ai_backend import activation, environment, interception, native, options, uarray_adapter
 from lapack_ai_backend.opencl import devices
-from lapack_ai_backend.registry import KERNELS, Kernel
+from lapack_ai_backend.registry import FAILURES, KERNELS, Kernel
 
 
 def kernels() -> dict[str, Kernel]:
@@ -30,7 +30,7 @@ def info() -> dict[str, Any]:
         "cpu": {
             "machine": platform.machine(),
             "instruction_set": native.isa(),
-            "best_instruction_set": next(n for n, code in native.ISAS.items() if code == native.lib.lai_best_isa()),
+            "best_instruction_set": native.best_isa(),
             "overflow_matches_stock": {
                 name: bool(native.lib.lai_overflow_matches(code))
                 for name, code in native.DTYPES.items()
@@ -43,7 +43,7 @@ def info() -> dict[str, Any]:
         "interception": {
             "installed": interception.is_installed(),
             "left_stock": dict(interception.left_stock),
-            "broken_kernels": backend.broken_kernels(),
+            "broken_kernels": dict(FAILURES),
         },
         "enabled": activation.PROCESS.options is not None,
         "active_here": activation.effective_options() is not None,

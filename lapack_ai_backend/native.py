@@ -17,7 +17,7 @@ except ModuleNotFoundError as error:
         "start Python elsewhere to use the installed package, or build here with `pip install -e .`"
     ) from None
 
-__all__ = ["DTYPES", "ISAS", "address", "dtype_code", "ffi", "isa", "lib", "use_isa"]
+__all__ = ["DTYPES", "ISAS", "address", "best_isa", "dtype_code", "ffi", "isa", "lib", "use_isa"]
 
 ISAS = {"baseline": lib.LAI_BASELINE, "avx2": lib.LAI_AVX2, "avx512": lib.LAI_AVX512}
 
@@ -46,7 +46,15 @@ def address(pointer: object) -> int:
 
 def isa() -> str:
     """Name of the instruction set that the kernels run at."""
-    code = lib.lai_current_isa()
+    return _isa_name(lib.lai_current_isa())
+
+
+def best_isa() -> str:
+    """Name of the highest instruction set that this CPU has."""
+    return _isa_name(lib.lai_best_isa())
+
+
+def _isa_name(code: int) -> str:
     return next(name for name, value in ISAS.items() if value == code)
 
 

@@ -31,7 +31,6 @@ class Table:
     rules: tuple[Rule, ...]
     c_table: Any
     c_rows: Any  # owned here: the C table points into it
-
     settled: dict[str, Any] = field(default_factory=dict)  # functions that stay stock whatever the call: decisions
 
     @property
@@ -159,10 +158,9 @@ def table_for(options: Options) -> Table:
     for name in options.disable:
         c_table.off[NUMBERS[name]] = REASONS["disabled"]
     table = Table(effective, c_table, c_rows)
-    routed = {FUNCTIONS[row["function"]] for row in rows} - {
-        FUNCTIONS[f] for f in range(len(FUNCTIONS)) if c_table.off[f]
-    }
-    table.settled.update((function, decide(function, None, table)) for function in set(FUNCTIONS) - routed)
+    for name, number in NUMBERS.items():
+        if c_table.off[number] or c_table.first[number] == c_table.first[number + 1]:
+            table.settled[name] = decide(name, None, table)
     _BY_ADDRESS[table.address] = table
     return table
 

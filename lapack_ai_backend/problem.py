@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lapack_ai_backend.multimethods import MATMUL
+from lapack_ai_backend.multimethods import LINALG, MATMUL
 
 
 class Problem(NamedTuple):
@@ -34,6 +34,12 @@ def of_matrix(function: str, a: Any) -> Problem | None:
     if type(a) is not np.ndarray or a.ndim < 2 or a.size == 0 or not a.dtype.isnative:
         return None
     return Problem(function, a.dtype.name, a.shape[-2], 0, a.shape[-1], math.prod(a.shape[:-2]))
+
+
+def of_call(function: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Problem | None:
+    """The problem of a ``scipy.linalg`` call: that of its first array."""
+    name = LINALG[function.rpartition(".")[2]].split()[0]
+    return of_matrix(function, args[0] if args else kwargs.get(name))
 
 
 def of_product(

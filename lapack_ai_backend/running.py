@@ -19,7 +19,7 @@ from lapack_ai_backend.policy import Decision
 
 def run_program(kind: str, target: str, arguments: Sequence[str]) -> None:
     """Run a script ("script"), a module ("-m") or source text ("-c") as Python's own command line does."""
-    sys.argv = [{"-m": "-m", "-c": "-c"}.get(kind, target), *arguments]
+    sys.argv = [target if kind == "script" else kind, *arguments]
     if not sys.flags.safe_path:
         sys.path[0] = str(Path(target).resolve().parent) if kind == "script" else ""
     try:

@@ -13,8 +13,6 @@ import pytest
 
 import lapack_ai_backend
 from lapack_ai_backend import activation, running
-from lapack_ai_backend.native import lib
-from lapack_ai_backend.policy import table_for
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -35,22 +33,22 @@ def pytest_configure(config: pytest.Config) -> None:
             raise pytest.UsageError(f"--expect-kernel {name}: valid are {', '.join(known)}")
     lapack_ai_backend.enable(device="cpu")
     assert activation.PROCESS.options is not None
-    options = replace(activation.PROCESS.options, any_size=True)
-    activation.PROCESS.update(options=options)
-    lib.lai_set_process_table(table_for(options).c_table)
+    activation.switch_process(replace(activation.PROCESS.options, any_size=True))
+
+
+def _missed(config: pytest.Config) -> list[str]:
+    """Kernels that were expected and never reached."""
+    reached = {kernel for _, kernel in lapack_ai_backend.stats()}
+    return [name for name in config.getoption("--expect-kernel") if name not in reached]
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    reached = {kernel for _, kernel in lapack_ai_backend.stats()}
-    missed = [name for name in session.config.getoption("--expect-kernel") if name not in reached]
-    if missed and session.exitstatus == pytest.ExitCode.OK:
+    if _missed(session.config) and session.exitstatus == pytest.ExitCode.OK:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     terminalreporter.section("lapack_ai_backend: calls by kernel")
     terminalreporter.write_line(running.summary())
-    reached = {kernel for _, kernel in lapack_ai_backend.stats()}
-    for name in config.getoption("--expect-kernel"):
-        if name not in reached:
-            terminalreporter.write_line(f"ERROR: kernel {name} was never reached", red=True)
+    for name in _missed(config):
+        terminalreporter.write_line(f"ERROR: kernel {name} was never reached", red=True)

@@ -10,7 +10,7 @@ import hypothesis
 import pytest
 
 import lapack_ai_backend as lapack_ai
-from lapack_ai_backend import activation, backend, environment
+from lapack_ai_backend import activation, environment, registry
 
 hypothesis.settings.register_profile(
     "deterministic",
@@ -39,7 +39,7 @@ def nothing_left_behind() -> Iterator[None]:
     activation.ACTIVE.set(None)
     lapack_ai.disable()
     lapack_ai.reset_stats()
-    backend.reset_failures()
+    registry.FAILURES.clear()
     environment._read.cache_clear()
     log.handlers[:] = handlers
     log.setLevel(level)

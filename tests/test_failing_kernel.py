@@ -11,7 +11,7 @@ import scipy.linalg as sl
 from temporary_kernels import NAME, RULE, temporary_kernel
 
 import lapack_ai_backend as lapack_ai
-from lapack_ai_backend import backend, interception
+from lapack_ai_backend import interception, registry
 from lapack_ai_backend.native import lib
 from lapack_ai_backend.reasons import TEXTS
 
@@ -95,7 +95,7 @@ def test_kernel_that_declines() -> None:
             assert result == stock
             assert (decision.kernel, decision.reason_code) == ("stock", "kernel_declined")
     assert lapack_ai.stats()[FUNCTION, "stock"].fallbacks == {"kernel_declined": 5}
-    assert backend.broken_kernels() == {}, "declining is no failure"
+    assert registry.FAILURES == {}, "declining is no failure"
 
 
 @pytest.mark.parametrize(
@@ -174,7 +174,7 @@ def test_strict_leaves_declining_alone() -> None:
 def test_an_interrupt_is_no_failure_of_the_kernel(error: type[BaseException]) -> None:
     with temporary_kernel(FUNCTION, Failing(error())), lapack_ai.set_backend(), pytest.raises(error):
         sl.det(A)
-    assert backend.broken_kernels() == {}
+    assert registry.FAILURES == {}
 
 
 def test_stock_error_after_a_failure_is_stocks_alone() -> None:
