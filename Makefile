@@ -2,14 +2,18 @@
 # packages of the system with apt (as root, or through sudo), the rest from PyPI into $(VENV).
 #
 #   make test PYTHON=python3.13 VENV=.venv-313      another Python beside the first
+#   make dashboard COMMITS=5 MACHINE=my-h100        more commits, and another machine's graphs
 
 PYTHON = python3
 VENV = .venv
 BIN = $(VENV)/bin
+COMMITS = 3
+MACHINE = ci
 
 NATIVE := $(shell find csrc fortran -type f ! -name '*.py[co]')
 PACKAGE := $(shell find lapack_ai_backend -name '*.py')
 NATIVE_TESTS := $(wildcard tests/test_products*.py tests/test_fortran.py tests/test_interception.py)
+OPENCL_TESTS := $(wildcard tests/test_opencl_lapack.py tests/test_svd.py)
 UARRAY_TESTS := $(wildcard tests/test_uarray.py tests/test_interception.py tests/test_declining.py)
 
 # Reports of the sanitizers reach the terminal, and faulthandler does not take their signals.
@@ -18,6 +22,10 @@ SEEN = --capture=sys -p no:faulthandler
 # NumPy's own tests; its configuration is not ours.
 NUMPY_SUITE = -p lapack_ai_backend.testing --expect-kernel direct --expect-kernel integer \
     -p no:cacheprovider -c /dev/null -q --pyargs numpy._core.tests.test_multiarray -k "atmul or TestMatMul"
+
+# SciPy's: every test of scipy.linalg, every SVD that our kernel takes on PoCL.
+SCIPY_SUITE = -p lapack_ai_backend.testing --expect-kernel opencl_svd --expect-kernel direct \
+    -p no:cacheprovider -c /dev/null -q --pyargs scipy.linalg
 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export PIP_QUIET = 1
@@ -47,9 +55,14 @@ setup: $(VENV)/.tools ## the virtual environment with the package (editable) and
 .PHONY: bench
 bench: $(VENV)/.tools ## run every benchmark once, in this environment (some minutes)
 	@echo "==> benchmarks"
+	$(BIN)/python asv_bench/dashboard.py machine --machine $(MACHINE)
 	cd asv_bench
-	../$(BIN)/asv machine --yes >/dev/null
-	../$(BIN)/asv run --python=same --quick --show-stderr
+	../$(BIN)/asv run --machine $(MACHINE) --python=same --quick --show-stderr
+
+.PHONY: dashboard
+dashboard: $(VENV)/.tools ## benchmark the last COMMITS commits that lack results, and write the pages into build/dashboard
+	@echo "==> dashboard"
+	$(BIN)/python asv_bench/dashboard.py --machine $(MACHINE) --commits $(COMMITS)
 
 .PHONY: wheel
 wheel: $(VENV)/.build-tools ## build a wheel into dist/
@@ -66,9 +79,14 @@ check: lint test sanitize ## everything that CI runs
 test: unit-tests uarray-suite numpy-suite ## the tests, and NumPy's own matmul tests with the backend on
 
 .PHONY: unit-tests
-unit-tests: $(VENV)/.tools
+unit-tests: $(VENV)/.tools $(if $(CI),browser)
 	@echo "==> tests"
 	$(BIN)/pytest --durations=5
+
+.PHONY: dashboard-tests
+dashboard-tests: $(VENV)/.tools browser ## the tests of the dashboard, in headless Chromium
+	@echo "==> tests of the dashboard"
+	$(BIN)/pytest tests/test_dashboard.py
 
 .PHONY: uarray-suite
 uarray-suite: $(VENV)/.tools build/uarray ## the tests of dispatch again, where the standalone package uarray is installed
@@ -79,6 +97,21 @@ uarray-suite: $(VENV)/.tools build/uarray ## the tests of dispatch again, where 
 numpy-suite: $(VENV)/.tools ## NumPy's own matmul tests with the backend on
 	@echo "==> NumPy's matmul tests with the backend on"
 	$(BIN)/pytest $(NUMPY_SUITE)
+
+.PHONY: scipy-suite
+scipy-suite: $(VENV)/.tools ## SciPy's own tests of scipy.linalg with the backend on
+	@echo "==> SciPy's tests of scipy.linalg with the backend on"
+	$(BIN)/pytest $(SCIPY_SUITE)
+
+.PHONY: pocl-suite
+pocl-suite: $(VENV)/.tools ## the OpenCL tests again, under PoCL's other way to run work-groups, of 256 items at most
+	@echo "==> OpenCL tests under PoCL's work-group method cbs"
+	mkdir -p build/pocl
+	POCL_WORK_GROUP_METHOD=cbs POCL_MAX_WORK_GROUP_SIZE=256 POCL_CACHE_DIR="$$PWD/build/pocl" \
+	    $(BIN)/pytest -q $(OPENCL_TESTS)
+
+.PHONY: suites
+suites: unit-tests uarray-suite numpy-suite scipy-suite pocl-suite ## every suite there is
 
 .PHONY: lint
 lint: $(VENV)/.tools ## style, types, generated sources up to date
@@ -96,6 +129,27 @@ sanitize: $(VENV)/.tools build/sanitize/.built ## the native tests under Address
 	$$run pytest $(SEEN) $(NUMPY_SUITE)
 
 # ---- what they need ----------------------------------------------------------------------------
+
+# Installs the packages in $$missing, or says why they are needed.
+define INSTALL_MISSING
+[ -n "$$missing" ] || exit 0
+sudo=
+[ "$$(id -u)" = 0 ] || sudo=sudo
+if ! command -v apt-get >/dev/null || ! command -v $${sudo:-true} >/dev/null; then
+    echo "==> missing on this machine, and there is no way to install it (apt-get, and root or sudo):"
+    printf "$$reasons" | sed 's/^/        /'
+    echo "    on Debian or Ubuntu:  apt-get install$$missing"
+    exit 1
+fi
+printf "$$reasons" | sed 's/.*/==> installing & with apt/'
+mkdir -p build
+exec 3>&1 >build/apt.log 2>&1
+$$sudo apt-get update || echo "the lists of packages stay as they are"
+$$sudo env DEBIAN_FRONTEND=noninteractive \
+    apt-get install --yes --no-install-recommends -o DPkg::Lock::Timeout=120 $$missing || {
+    cat build/apt.log >&3
+    echo "==> apt could not install$$missing: see above" >&3; exit 1; }
+endef
 
 # Says what is missing by what it must provide, so it holds on machines without apt, too.
 .PHONY: system
@@ -117,23 +171,16 @@ system:
 	echo "$$libraries" | grep -q 'libOpenCL\.so\.1' || needs ocl-icd-libopencl1 "OpenCL loader"
 	echo "$$libraries" | grep -q 'libpocl\.so' && [ -e /etc/OpenCL/vendors/pocl.icd ] ||
 	    needs pocl-opencl-icd "OpenCL on the CPU"
-	[ -n "$$missing" ] || exit 0
-	sudo=
-	[ "$$(id -u)" = 0 ] || sudo=sudo
-	if ! command -v apt-get >/dev/null || ! command -v $${sudo:-true} >/dev/null; then
-	    echo "==> missing on this machine, and there is no way to install it (apt-get, and root or sudo):"
-	    printf "$$reasons" | sed 's/^/        /'
-	    echo "    on Debian or Ubuntu:  apt-get install$$missing"
-	    exit 1
-	fi
-	printf "$$reasons" | sed 's/.*/==> installing & with apt/'
-	mkdir -p build
-	exec 3>&1 >build/apt.log 2>&1
-	$$sudo apt-get update || echo "the lists of packages stay as they are"
-	$$sudo env DEBIAN_FRONTEND=noninteractive \
-	    apt-get install --yes --no-install-recommends -o DPkg::Lock::Timeout=120 $$missing || {
-	    cat build/apt.log >&3
-	    echo "==> apt could not install$$missing: see above" >&3; exit 1; }
+	$(INSTALL_MISSING)
+
+# Without it the tests of the dashboard's pages are skipped, except in CI, where they fail.
+.PHONY: browser
+browser: | system
+	@missing=
+	needs() { missing="$$missing $$1"; reasons="$${reasons:-}$$1 ($$2)\n"; }
+	command -v chromium >/dev/null || command -v chromium-browser >/dev/null || needs chromium "headless browser"
+	command -v chromedriver >/dev/null || needs chromium-driver "the browser's driver"
+	$(INSTALL_MISSING)
 
 # Tables of pyproject.toml, one requirement a line.
 REQUIREMENTS = $(BIN)/python -c 'import functools, sys, tomllib; \

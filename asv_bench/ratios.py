@@ -1,6 +1,9 @@
 """Print every ``track_`` value of the suite as Markdown: the README's tables come from here.
 
 python asv_bench/ratios.py [word ...]      only benchmarks whose name holds a word
+
+Relative times, of which asv wants the smaller to be the better, are printed as their
+inverse: how many times as fast as stock.
 """
 
 import datetime
@@ -11,15 +14,18 @@ import sys
 
 import numpy
 import scipy
-from benchmarks import dispatch, imports, products  # first: it pins BLAS threads
+from benchmarks import dispatch, imports, products, svd  # first: it pins BLAS threads
+from benchmarks.common import RELATIVE
+
+import lapack_ai_backend as lapack_ai
 
 
 def tracked():
     """Every (class, method name) that tracks a value."""
-    for module in (products, dispatch, imports):
+    for module in (svd, products, dispatch, imports):
         for name, kind in inspect.getmembers(module, inspect.isclass):
-            if kind.__module__ == module.__name__:
-                for method in sorted(vars(kind)):
+            if kind.__module__ == module.__name__ and not name.startswith("_"):
+                for method in dir(kind):
                     if method.startswith("track_"):
                         yield f"{name}.{method}", kind, method
 
@@ -55,7 +61,10 @@ def cpu():
 def main():
     words = sys.argv[1:]
     print(f"{datetime.date.today()}, {cpu()}, Python {platform.python_version()}, ", end="")
-    print(f"NumPy {numpy.__version__}, SciPy {scipy.__version__}, one BLAS thread\n")
+    print(f"NumPy {numpy.__version__}, SciPy {scipy.__version__}, one BLAS thread (GPU: every core)")
+    for device in lapack_ai.info()["opencl"]["devices"]:
+        print(f"OpenCL {device['kind']}: {device['name']}, {device['platform']}, driver {device['driver']}")
+    print()
     print("| benchmark | parameters | value |\n| --- | --- | --- |")
     for name, kind, method in tracked():
         if words and not any(word in name for word in words):
@@ -64,6 +73,8 @@ def main():
             value = measure(kind, method, values)
             if value is not None:
                 unit = getattr(getattr(kind, method), "unit", "")
+                if unit == RELATIVE:
+                    value, unit = 1 / value, "x"
                 print(f"| {name} | {', '.join(map(str, values))} | {value:.3g} {unit} |", flush=True)
 
 

@@ -7,9 +7,15 @@ the best time of each counts. A program writes its result arrays and the time of
 part to the file that ``--save`` names. Integer results must be equal; a float result X must
 agree within X_bound, the error bound that the program itself declares.
 
-The exit status is 1, and a line says why, where results differ, where a program fails, where no
-call of a program was accelerated, or where AlphaTensor served no block of a program whose
-matrices are dense. Times never fail the comparison: the report says where the route does not pay.
+A program that calls ``scipy.linalg.svd`` is accelerated in two ways: as the policy says, which takes
+an OpenCL GPU where there is one, and then, one round of it, with ``--device cpu``, which takes OpenCL
+on the CPU. That shows the route on a machine without a GPU; it is slower than stock.
+
+The exit status is 1, and a line says why, where results differ, where a program or a kernel
+fails, where no call of a program without decompositions was accelerated, where AlphaTensor served no
+block of one whose matrices are dense, or where a decomposition with ``--device cpu`` stayed stock
+although there is such a device. Times never fail the comparison: the report says where the route
+does not pay.
 """
 
 from __future__ import annotations
@@ -19,6 +25,7 @@ import json
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,12 +36,28 @@ from rich.markup import escape
 from rich.table import Table
 
 HERE = Path(__file__).resolve().parent
-SCRIPTS = [HERE / name for name in ("robot_kinematics.py", "macro_connectedness.py", "graph_walks.py")]
+SCRIPTS = [HERE / f"{name}.py" for name in ("robot_kinematics", "macro_connectedness", "graph_walks", "low_rank")]
 DENSE = {"macro_connectedness.py"}  # programs whose 4x4 blocks AlphaTensor must serve
-RUNNER = [sys.executable, "-m", "lapack_ai_backend", "run"]
+SVD = "scipy.linalg.svd"
+FAILURES = {"kernel_failed", "wrong_result", "broken"}  # reasons that speak against a kernel
+RUNNER = [sys.executable, "-m", "lapack_ai_backend", "run", "--quiet"]
 HOT_SHARE = 0.02  # calls with less of a program's multiplications are left out of the table
 
 Results = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Route:
+    """A way of running a program accelerated: the options of ``lapack-ai run``."""
+
+    options: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return " ".join(("lapack-ai run", *self.options))
+
+
+POLICY = Route()
+ON_CPU = Route(("--device", "cpu"))
 
 
 class ProgramError(Exception):
@@ -55,9 +78,10 @@ class Difference:
 
 @dataclass
 class Comparison:
-    """One program: times, differences, the report of the accelerated run and what is wrong."""
+    """One program by one route: times, differences, the report of the accelerated run and what is wrong."""
 
     script: Path
+    route: Route
     stock_times: list[float]  # one a round
     times: list[float]
     differences: list[Difference]
@@ -69,12 +93,17 @@ class Comparison:
         """How many times as fast as stock, by the best of each."""
         return min(self.stock_times) / min(self.times)
 
+    @property
+    def decompositions(self) -> list[dict[str, Any]]:
+        """The report's lines of singular value decompositions."""
+        return [call for call in self.report["calls"] if call["function"] == SVD]
 
-def run_program(command: list[str]) -> None:
+
+def run_program(how: str, command: list[str]) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         last = (done.stderr.strip() or done.stdout.strip() or "no output").splitlines()[-1]
-        raise ProgramError(f"exit status {done.returncode}: {last}")
+        raise ProgramError(f"{how}: exit status {done.returncode}: {last}")
 
 
 def load(path: Path) -> Results:
@@ -90,13 +119,14 @@ def load(path: Path) -> Results:
 
 def run_stock(script: Path, options: list[str], folder: Path) -> Results:
     saved = folder / "stock.npz"
-    run_program([sys.executable, str(script), "--save", str(saved), *options])
+    run_program("stock", [sys.executable, str(script), "--save", str(saved), *options])
     return load(saved)
 
 
-def run_accelerated(script: Path, options: list[str], folder: Path) -> tuple[Results, dict[str, Any]]:
+def run_accelerated(script: Path, route: Route, options: list[str], folder: Path) -> tuple[Results, dict[str, Any]]:
     saved, report = folder / "accelerated.npz", folder / "report.json"
-    run_program([*RUNNER, "--report", str(report), str(script), "--save", str(saved), *options])
+    command = [*RUNNER, *route.options, "--report", str(report), str(script), "--save", str(saved), *options]
+    run_program(str(route), command)
     if not report.exists():
         raise ProgramError("the run left no report")
     return load(saved), json.loads(report.read_text(encoding="utf-8"))
@@ -143,17 +173,22 @@ def compare_results(expected: Results, found: Results) -> list[Difference]:
     return differences
 
 
-def find_faults(script: Path, report: dict[str, Any]) -> list[str]:
+def find_faults(script: Path, route: Route, report: dict[str, Any]) -> list[str]:
     """What the accelerated run should have done and did not."""
-    faults = []
-    if not any(call["kernel"] != "stock" for call in report["calls"]):
+    calls = report["calls"]
+    stock = [call for call in calls if call["kernel"] == "stock"]
+    faults = [f"{call['function']}: {call['reason']}" for call in stock if call["reason_code"] in FAILURES]
+    if route is ON_CPU:
+        left = [call for call in stock if call["function"] == SVD and call["reason_code"] != "device"]
+        faults += [f"a decomposition stayed stock: {call['reason']}" for call in left]
+    elif len(stock) == len(calls) and not any(call["function"] == SVD for call in calls):
         faults.append("no call was accelerated")
     if script.name in DENSE and report["blocks"]["alphatensor"] == 0:
         faults.append("its matrices are dense, and AlphaTensor served no block")
-    return faults
+    return list(dict.fromkeys(faults))
 
 
-def compare(script: Path, options: list[str], rounds: int) -> Comparison:
+def compare(script: Path, route: Route, options: list[str], rounds: int) -> Comparison:
     stock_times: list[float] = []
     times: list[float] = []
     faults: list[str] = []
@@ -162,17 +197,26 @@ def compare(script: Path, options: list[str], rounds: int) -> Comparison:
         for number in range(rounds):
             # Each goes first in every other round, so that neither always meets a warmer machine.
             if number % 2:
-                found, report = run_accelerated(script, options, folder)
+                found, report = run_accelerated(script, route, options, folder)
                 expected = run_stock(script, options, folder)
             else:
                 expected = run_stock(script, options, folder)
-                found, report = run_accelerated(script, options, folder)
+                found, report = run_accelerated(script, route, options, folder)
             stock_times.append(float(expected["seconds"]))
             times.append(float(found["seconds"]))
             differences = compare_results(expected, found)
             faults += [fault for fault in (d.fault for d in differences) if fault and fault not in faults]
-            faults += [fault for fault in find_faults(script, report) if fault not in faults]
-    return Comparison(script, stock_times, times, differences, report, faults)
+            faults += [fault for fault in find_faults(script, route, report) if fault not in faults]
+    return Comparison(script, route, stock_times, times, differences, report, faults)
+
+
+def compare_routes(script: Path, options: list[str], rounds: int) -> Iterator[Comparison]:
+    routed = compare(script, POLICY, options, rounds)
+    yield routed
+    if routed.decompositions:
+        on_cpu = compare(script, ON_CPU, options, 1)
+        on_cpu.stock_times += routed.stock_times
+        yield on_cpu
 
 
 # ---- the report ----------------------------------------------------------------------------
@@ -182,18 +226,36 @@ def shown(times: list[float]) -> str:
     return f"{min(times):.4f} to {max(times):.4f}"
 
 
+def calls_by_kernel(report: dict[str, Any]) -> str:
+    """A line for each function: how many calls ran on which kernel."""
+    counts: dict[str, dict[str, int]] = {}
+    for call in report["calls"]:
+        kernels = counts.setdefault(call["function"].rpartition(".")[2], {})
+        kernels[call["kernel"]] = kernels.get(call["kernel"], 0) + call["calls"]
+    return "\n".join(
+        f"{function}: " + ", ".join(f"{kernel} {count:,}" for kernel, count in kernels.items())
+        for function, kernels in sorted(counts.items())
+    )
+
+
 def times_table(comparisons: list[Comparison]) -> Table:
-    table = Table(title="Seconds of the numerical part, best and worst round; blocks of one whole accelerated run")
+    table = Table(title="Seconds of the numerical part, best and worst round; calls and blocks of one whole run")
     table.add_column("program", no_wrap=True)
-    for title in ("stock", "accelerated", "best stock / accelerated", "AlphaTensor blocks", "direct", "stock blocks"):
+    table.add_column("accelerated by")
+    for title in ("stock", "accelerated", "best stock / accelerated"):
+        table.add_column(title, justify="right")
+    table.add_column("calls by kernel")
+    for title in ("AlphaTensor blocks", "direct", "stock blocks"):
         table.add_column(title, justify="right")
     for c in comparisons:
         blocks = c.report["blocks"]
         table.add_row(
             c.script.name,
+            str(c.route),
             shown(c.stock_times),
             shown(c.times),
             f"{c.ratio:.2f}",
+            calls_by_kernel(c.report),
             *(f"{blocks[kind]:,}" for kind in ("alphatensor", "direct", "stock")),
         )
     return table
@@ -201,7 +263,7 @@ def times_table(comparisons: list[Comparison]) -> Table:
 
 def results_table(comparisons: list[Comparison]) -> Table:
     table = Table(title="Results: largest difference from stock")
-    for title in ("program", "array", "dtype"):
+    for title in ("program", "accelerated by", "array", "dtype"):
         table.add_column(title)
     for title in ("entries", "absolute", "of declared bound"):
         table.add_column(title, justify="right")
@@ -209,18 +271,19 @@ def results_table(comparisons: list[Comparison]) -> Table:
         for d in c.differences:
             exactly = "equal" if d.error == 0.0 else f"{d.error:.2e}"
             of_bound = "exact wanted" if d.of_bound is None else f"{d.of_bound:.2e}"
-            table.add_row(c.script.name, d.name, d.dtype.name, f"{d.size:,}", exactly, of_bound)
+            table.add_row(c.script.name, str(c.route), d.name, d.dtype.name, f"{d.size:,}", exactly, of_bound)
     return table
 
 
 def work(call: dict[str, Any]) -> float:
-    """Multiplications of a textbook product; a function of one matrix has no k."""
-    return float(call["m"] * call["n"] * max(1, call["k"]) * call["batch"] * call["calls"])
+    """Multiplications of a textbook product; of a function of one matrix, which has no k, roughly as many as of ten."""
+    m, k, n = call["m"], call["k"], call["n"]
+    return float(m * n * (k or 10 * min(m, n)) * call["batch"] * call["calls"])
 
 
 def calls_table(comparison: Comparison) -> Table:
-    table = Table(title=f"Hot calls of {comparison.script.name}")
-    for title in ("function", "dtype", "m x k x n"):
+    table = Table(title=f"Hot calls of {comparison.script.name}, {comparison.route}")
+    for title in ("function", "dtype", "size"):
         table.add_column(title, no_wrap=True)
     for title in ("batch", "calls", "of work"):
         table.add_column(title, justify="right", no_wrap=True)
@@ -235,7 +298,7 @@ def calls_table(comparison: Comparison) -> Table:
         table.add_row(
             call["function"],
             call["dtype"],
-            f"{call['m']} x {call['k']} x {call['n']}",
+            " x ".join(str(size) for size in (call["m"], call["k"], call["n"]) if size),
             f"{call['batch']:,}",
             f"{call['calls']:,}",
             f"{100.0 * work(call) / total:.0f} %",
@@ -249,9 +312,25 @@ def calls_table(comparison: Comparison) -> Table:
     return table
 
 
+def remark(c: Comparison) -> str:
+    """What the times do not say by themselves."""
+    name = f"{c.script.name}, {c.route}"
+    if c.decompositions and all(call["kernel"] == "stock" for call in c.decompositions):
+        why = "; ".join(dict.fromkeys(call["reason"] for call in c.decompositions))
+        return f"{name}: every decomposition ran stock ({why}); the times differ by chance."
+    if c.route is ON_CPU:
+        return (
+            f"{name}: this shows the route, not a gain: OpenCL on the CPU, where the program took "
+            f"{1.0 / c.ratio:.1f} times as long as with stock LAPACK."
+        )
+    if c.ratio < 1.0:
+        return f"{name}: the route does not pay on this machine; it runs at {c.ratio:.2f} of stock's speed."
+    return ""
+
+
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Compare example programs with and without acceleration.")
-    parser.add_argument("scripts", nargs="*", type=Path, default=SCRIPTS, help="programs (default: the three here)")
+    parser.add_argument("scripts", nargs="*", type=Path, default=SCRIPTS, help="programs (default: all those here)")
     parser.add_argument("--size", type=float, default=1.0, help="scale factor that the programs get (default 1)")
     parser.add_argument("--rounds", type=int, default=2, help="runs of each kind (default 2)")
     parser.add_argument("--repeat", type=int, default=3, help="repetitions within a run (default 3)")
@@ -266,27 +345,23 @@ def main() -> int:
     failures: list[str] = []
     for script in arguments.scripts:
         try:
-            comparison = compare(script, options, max(1, arguments.rounds))
+            for comparison in compare_routes(script, options, max(1, arguments.rounds)):
+                comparisons.append(comparison)
+                failures += [f"{script.name}, {comparison.route}: {fault}" for fault in comparison.faults]
         except ProgramError as error:
             failures.append(f"{script.name}: {error}")
-            continue
-        comparisons.append(comparison)
-        failures += [f"{script.name}: {fault}" for fault in comparison.faults]
 
     if comparisons:
         console.print(times_table(comparisons))
         console.print(results_table(comparisons))
     for comparison in comparisons:
         console.print(calls_table(comparison))
-    for c in comparisons:
-        if c.ratio < 1.0:
-            console.print(
-                f"{c.script.name}: the route does not pay on this machine; it runs at {c.ratio:.2f} of stock's speed."
-            )
+    for text in filter(None, map(remark, comparisons)):
+        console.print(escape(text), soft_wrap=True)
     for failure in failures:
         console.print(f"[bold red]FAILED[/] {escape(failure)}", soft_wrap=True)
     if not failures:
-        console.print(f"All results of {len(comparisons)} programs agree.")
+        console.print(f"All results of {len({c.script for c in comparisons})} programs agree.")
     return 1 if failures else 0
 
 

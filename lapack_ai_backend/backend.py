@@ -13,13 +13,16 @@ from collections.abc import Callable
 from typing import Any
 
 from lapack_ai_backend import activation, multimethods, observation, problem
-from lapack_ai_backend.errors import KernelError
+from lapack_ai_backend.errors import Decline, KernelError
 from lapack_ai_backend.native import lib
 from lapack_ai_backend.options import Options, environment_options
-from lapack_ai_backend.policy import decide, table_for
+from lapack_ai_backend.policy import decide, readable, table_for
 from lapack_ai_backend.reasons import NUMBERS as REASONS
 from lapack_ai_backend.registry import STOCK, Kernel, by_number, count_failure, is_broken
 from lapack_ai_backend.uarray_adapter import BackendNotImplementedError
+
+# Reasons that speak against a kernel itself, not against the problem or the moment.
+FAILURES = ("kernel_failed", "wrong_result")
 
 
 class _Asked(threading.local):
@@ -101,6 +104,8 @@ def _run(function: str, options: Options, args: tuple[Any, ...], kwargs: dict[st
         observation.count(settled)  # nothing about the arguments matters
         return NotImplemented
     decision = decide(function, problem.of_call(function, args, kwargs), table)
+    if decision.reason == REASONS["device"]:
+        observation.log_once(function, readable(decision).reason)
     index = observation.begin(decision)  # before the kernel, which may call other functions
     result = NotImplemented
     try:
@@ -115,16 +120,18 @@ def _run(function: str, options: Options, args: tuple[Any, ...], kwargs: dict[st
 
 def _call(kernel: Kernel, decision: Any, options: Options, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Run a kernel; whatever it raises becomes stock's turn, unless strict."""
-    assert kernel.run is not None  # products never come here
+    function = multimethods.FUNCTIONS[decision.problem.function]
     try:
-        result = kernel.run(*args, **kwargs)
+        result = kernel.run[function](options, *args, **kwargs)
     except Exception as error:
-        decision.reason = REASONS["kernel_failed"]
+        code = error.reason_code if isinstance(error, Decline) else "kernel_failed"
+        decision.reason = REASONS[code]
         if options.strict:
             raise KernelError(f"{kernel.name} failed: {error}") from error
-        count_failure(kernel)
+        if code in FAILURES:
+            count_failure(kernel)
         broken = " and is switched off" if is_broken(kernel) else ""
-        observation.log.warning("%s failed%s, stock runs %s: %r", kernel.name, broken, kernel.function, error)
+        observation.log.warning("%s failed%s, stock runs %s: %r", kernel.name, broken, function, error)
         return NotImplemented
     if result is NotImplemented:
         decision.reason = REASONS["kernel_declined"]

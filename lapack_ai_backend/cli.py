@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -91,9 +92,29 @@ def info(as_json: Annotated[bool, typer.Option("--json", help="as JSON")] = Fals
     console = Console()
     for heading, values in found.items():
         table = Table(title=heading, title_justify="left", show_header=False)
-        for name, value in _rows(values):
+        for name, value in _opencl_rows(values) if heading == "opencl" else _rows(values):
             table.add_row(name, value)
         console.print(table)
+
+
+def _opencl_rows(opencl: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    for device in opencl["devices"]:
+        memory, limit, largest = (_gib(device[name]) for name in ("memory", "memory_limit", "max_allocation"))
+        yield (
+            device["selector"],
+            f"{device['name']}\n{device['platform']}, driver {device['driver']}\n"
+            f"{memory} memory: a call may take {limit}, {largest} in one buffer\n{device['use']}",
+        )
+    if opencl["why_none"]:
+        yield "no device", opencl["why_none"]
+    for driver in opencl["drivers_without_icd_file"]:
+        outcome = f"not used: {driver['why_not']}" if driver["why_not"] else "registered for this process"
+        yield f"{driver['vendor']}'s driver", f"{driver['library']} has no ICD file {driver['icd']}; {outcome}"
+    yield "host memory", f"{_gib(opencl['host_memory_available'])} available"
+
+
+def _gib(size: int) -> str:
+    return f"{size / 2**30:.1f} GiB"
 
 
 def _rows(values: Any) -> list[tuple[str, str]]:
@@ -126,5 +147,5 @@ def kernels() -> None:
             errors.setdefault(bound, []).append(dtype)
         dtypes = "\n".join(" ".join(names) for names in errors.values())
         bounds = "\n".join(f"{kind} {constant:g}" if constant else kind for kind, constant in errors)
-        table.add_row(kernel.name, kernel.function, dtypes, bounds, kernel.where, kernel.source)
+        table.add_row(kernel.name, "\n".join(kernel.functions), dtypes, bounds, kernel.where, kernel.source)
     Console().print(table)

@@ -69,7 +69,7 @@ PROCESS_VARIABLES = {
     "log_level": Variable("LAPACK_LOG_LEVEL", level, None, "log level, where LAPACK_AI_LOG is not set"),
     "gpu_enabled": Variable("LAPACK_GPU_ENABLED", boolean, True, "0: no OpenCL device at all"),
     "gpu_memory_limit": Variable(
-        "LAPACK_GPU_MEMORY_LIMIT", number(1, 100), 80, "percent of a device's memory (read, not used yet)"
+        "LAPACK_GPU_MEMORY_LIMIT", number(1, 100), 80, "percent of a device's memory that a call may take"
     ),
     "batch_size_limit": Variable(
         "LAPACK_BATCH_SIZE_LIMIT", number(1), 1024, "most matrices in one device launch (read, not used yet)"

@@ -8,7 +8,7 @@ from importlib import metadata
 from typing import Any
 
 from lapack_ai_backend import activation, environment, interception, native, options, uarray_adapter
-from lapack_ai_backend.opencl import devices
+from lapack_ai_backend.opencl import devices, memory
 from lapack_ai_backend.registry import FAILURES, KERNELS, Kernel
 
 
@@ -39,7 +39,7 @@ def info() -> dict[str, Any]:
             if interception.is_installed()
             else "checked when the backend is first switched on",
         },
-        "opencl": {"devices": [device.__dict__ for device in devices.found()], "why_none": devices.why_none()},
+        "opencl": _opencl(),
         "interception": {
             "installed": interception.is_installed(),
             "left_stock": dict(interception.left_stock),
@@ -52,6 +52,18 @@ def info() -> dict[str, Any]:
             name: dict(zip(("value", "source"), environment.from_environment(variable), strict=True))
             for name, variable in environment.PROCESS_VARIABLES.items()
         },
+    }
+
+
+def _opencl() -> dict[str, Any]:
+    return {
+        "devices": [
+            {**vars(device), "memory_limit": memory.device_limit(device), "use": devices.use(device)}
+            for device in devices.found()
+        ],
+        "why_none": devices.why_none(),
+        "drivers_without_icd_file": [vars(driver) for driver in devices.drivers_without_icd()],
+        "host_memory_available": memory.host_available(),
     }
 
 

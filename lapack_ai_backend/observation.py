@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -28,6 +29,12 @@ def start_logging() -> None:
         handler.setFormatter(logging.Formatter("%(name)s %(levelname)s: %(message)s"))
         log.addHandler(handler)
         log.setLevel(level)
+
+
+@functools.cache  # each text once a process
+def log_once(function: str, reason: str) -> None:
+    """Say why a function stays stock here, for reasons that hold for every call."""
+    log.info("stock runs %s: %s", function, reason)
 
 
 # ---- counters ------------------------------------------------------------------------------

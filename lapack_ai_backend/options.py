@@ -14,7 +14,7 @@ from lapack_ai_backend.environment import Variable, boolean, choice, from_enviro
 from lapack_ai_backend.errors import OptionError
 from lapack_ai_backend.multimethods import ALIASES, FUNCTIONS
 from lapack_ai_backend.opencl import devices
-from lapack_ai_backend.registry import KERNELS, STOCK
+from lapack_ai_backend.registry import STOCK, of_function
 
 POLICIES = ("auto", "static", "tuned")
 ACCURACIES = ("normwise", "componentwise")
@@ -78,7 +78,7 @@ def _force(value: Any) -> tuple[tuple[str, str], ...]:
 
 def kernel_name(kernel: object, function: str) -> str:
     """A registered kernel of the function, or "stock"."""
-    valid = [STOCK.name, *(each.name for each in KERNELS.values() if each.function == function)]
+    valid = [STOCK.name, *(each.name for each in of_function(function))]
     if kernel not in valid:
         raise OptionError.unknown(f"kernel for {function}", kernel, valid)
     return str(kernel)

@@ -14,13 +14,25 @@ from typing import Any
 import numpy as np
 
 from lapack_ai_backend import rules
-from lapack_ai_backend.multimethods import FUNCTIONS, NUMBERS
+from lapack_ai_backend.multimethods import FUNCTIONS, MATMUL, NUMBERS
 from lapack_ai_backend.native import address, dtype_code, ffi, lib
+from lapack_ai_backend.opencl import devices
 from lapack_ai_backend.options import Options
 from lapack_ai_backend.problem import Problem
 from lapack_ai_backend.reasons import CODES, TEXTS
 from lapack_ai_backend.reasons import NUMBERS as REASONS
-from lapack_ai_backend.registry import COMPONENTWISE, EXACT, KERNELS, STOCK, Kernel, by_number, is_broken, of_function
+from lapack_ai_backend.registry import (
+    COMPONENTWISE,
+    EXACT,
+    KERNELS,
+    OPENCL,
+    STOCK,
+    Kernel,
+    Limits,
+    by_number,
+    is_broken,
+    of_function,
+)
 from lapack_ai_backend.rules import Rule
 
 
@@ -28,6 +40,7 @@ from lapack_ai_backend.rules import Rule
 class Table:
     """The compiled policy of one set of options."""
 
+    options: Options
     rules: tuple[Rule, ...]
     c_table: Any
     c_rows: Any  # owned here: the C table points into it
@@ -99,9 +112,18 @@ class Decision:
 
 def _blocked(kernel: Kernel, dtype: str, options: Options) -> str:
     """Reason code for which the options take a kernel out, "routed" if they do not."""
-    if options.accuracy == COMPONENTWISE and kernel.error_class(dtype) not in (COMPONENTWISE, EXACT):
+    product = MATMUL in kernel.functions  # LAPACK's own decompositions are normwise, too
+    if product and options.accuracy == COMPONENTWISE and kernel.error_class(dtype) not in (COMPONENTWISE, EXACT):
         return "accuracy"
     return "routed"
+
+
+def _limits(rule: Rule, kernel: Kernel, options: Options) -> Limits:
+    """A rule's thresholds, or whatever the kernel can do at all where no threshold is wanted."""
+    device_named = kernel.where == OPENCL and options.device not in ("auto", "gpu")
+    if options.any_size or device_named:
+        return replace(kernel.limits, symmetric=rule.limits.symmetric)
+    return rule.limits
 
 
 def _rows_of(
@@ -113,8 +135,7 @@ def _rows_of(
     for dtype in dtypes or rule.dtypes:
         reason = _blocked(kernel, dtype, options)
         by_reason[reason] = by_reason.get(reason, 0) | 1 << dtype_code(dtype)
-    # Thresholds at zero: whatever the kernel can do at all.
-    limits = replace(kernel.limits, symmetric=rule.limits.symmetric) if options.any_size else rule.limits
+    limits = _limits(rule, kernel, options)
     for reason, bits in by_reason.items():
         yield {
             "function": NUMBERS[rule.function],
@@ -157,7 +178,7 @@ def table_for(options: Options) -> Table:
             c_table.off[NUMBERS[name]] = REASONS["forced"]
     for name in options.disable:
         c_table.off[NUMBERS[name]] = REASONS["disabled"]
-    table = Table(effective, c_table, c_rows)
+    table = Table(options, effective, c_table, c_rows)
     for name, number in NUMBERS.items():
         if c_table.off[number] or c_table.first[number] == c_table.first[number + 1]:
             table.settled[name] = decide(name, None, table)
@@ -178,16 +199,18 @@ def _verdicts(function: str, problem: Problem, options: Options) -> Iterator[tup
             code = "forced"
         if code == "routed" and is_broken(kernel):
             code = "broken"
+        if code == "routed" and not _device_serves(kernel, problem, options):
+            code = "device"
         if function in options.disable:
             code = "disabled"
-        yield kernel, "" if code == "routed" else TEXTS[code]
+        yield kernel, "" if code == "routed" else _text(code, problem, options)
 
 
 def _capable(kernel: Kernel, problem: Problem, options: Options) -> str:
     """The kernel's own limits, tested by the function that tests rules."""
     if problem.dtype not in kernel.dtypes:
         return "dtype"
-    (row,) = _rows_of(_forced(kernel.function, kernel), 0, options, (problem.dtype,))
+    (row,) = _rows_of(_forced(problem.function, kernel), 0, options, (problem.dtype,))
     return CODES[lib.lai_match_row(ffi.new("lai_row *", row), ffi.new("lai_problem *", _c_problem(problem)))]
 
 
@@ -212,9 +235,23 @@ def decide(function: str, problem: Problem | None, table: Table | None) -> Any:
     lib.lai_decide(decision)
     if problem is None and decision.reason not in UNSEEN:
         decision.kernel, decision.rule, decision.reason = STOCK.number, -1, REASONS["input"]
-    if is_broken(by_number(decision.kernel)):
+    kernel = by_number(decision.kernel)
+    if is_broken(kernel):
         decision.kernel, decision.reason = STOCK.number, REASONS["broken"]
+    elif table and not _device_serves(kernel, seen, table.options):
+        decision.kernel, decision.rule, decision.reason = STOCK.number, -1, REASONS["device"]
     return decision
+
+
+def _device_serves(kernel: Kernel, problem: Problem, options: Options) -> bool:
+    """Whether a kernel has the device that it wants; asks OpenCL only for kernels that want one."""
+    return kernel.where != OPENCL or devices.choose(options.device, problem.dtype) is not None
+
+
+def _text(code: str, problem: Problem, options: Options) -> str:
+    """A reason for people."""
+    detail = f": {devices.why_not(options.device, problem.dtype)}" if code == "device" else ""
+    return TEXTS[code] + detail
 
 
 # Reasons that hold whatever the arguments are.
@@ -235,14 +272,16 @@ def readable(c_decision: Any, problem: Problem | None = None, *, active: bool = 
     rule = table.rules[c_decision.rule] if table and c_decision.rule >= 0 else None
     code = CODES[c_decision.reason]
     blocks = c_decision.blocks
+    problem = problem or _problem_of(c_decision.problem)
+    text = _text(code, problem, table.options) if table and problem else TEXTS[code]
     return Decision(
         function=FUNCTIONS[c_decision.problem.function],
         kernel=by_number(c_decision.kernel).name,
         active=active,
         reason_code=code,
-        reason=rule.because if rule and code == "routed" else TEXTS[code],
+        reason=rule.because if rule and code == "routed" else text,
         rule=rule.name if rule else "",
-        problem=problem or _problem_of(c_decision.problem),
+        problem=problem,
         alphatensor_blocks=blocks.alphatensor,
         direct_blocks=blocks.direct,
         stock_blocks=blocks.stock,

@@ -9,6 +9,9 @@ import numpy as np
 
 from lapack_ai_backend.multimethods import LINALG, MATMUL
 
+NORM = "scipy.linalg.norm"
+SINGULAR_VALUE_NORMS = (2, -2, "nuc")  # values of `ord` whose norm is a function of the singular values
+
 
 class Problem(NamedTuple):
     """One call as the rules look at it.
@@ -30,16 +33,23 @@ def of_matrix(function: str, a: Any) -> Problem | None:
     """The problem of ``scipy.linalg`` calls on `a`; None unless `a` is plainly an array of matrices.
 
     Subclasses, masked arrays and nested lists are SciPy's to interpret; so is everything empty.
+    The byte order is the kernels' to look at: they take a copy anyway.
     """
-    if type(a) is not np.ndarray or a.ndim < 2 or a.size == 0 or not a.dtype.isnative:
+    if type(a) is not np.ndarray or a.ndim < 2 or a.size == 0:
         return None
     return Problem(function, a.dtype.name, a.shape[-2], 0, a.shape[-1], math.prod(a.shape[:-2]))
 
 
 def of_call(function: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Problem | None:
     """The problem of a ``scipy.linalg`` call: that of its first array."""
+    if function == NORM and _argument(args, kwargs, 1, "ord") not in SINGULAR_VALUE_NORMS:
+        return None
     name = LINALG[function.rpartition(".")[2]].split()[0]
-    return of_matrix(function, args[0] if args else kwargs.get(name))
+    return of_matrix(function, _argument(args, kwargs, 0, name))
+
+
+def _argument(args: tuple[Any, ...], kwargs: dict[str, Any], position: int, name: str) -> Any:
+    return args[position] if len(args) > position else kwargs.get(name)
 
 
 def of_product(

@@ -19,9 +19,10 @@ TEXTS = {
     "forced": "option force names another kernel, or stock",
     "input": "the arguments are not plain native arrays that a kernel takes",
     "no_loop": "no loop ran: the result is empty, or the call raised",
-    "memory": "the kernel ran short of memory; stock ran",
+    "memory": "not enough memory for the kernel; stock ran",
     "kernel_declined": "the kernel refused this data or layout; stock ran",
     "kernel_failed": "the kernel failed; stock ran",
+    "wrong_result": "the kernel's result failed its verification; stock ran",
     "broken": "the kernel failed repeatedly and is switched off for this process",
     "not_intercepted": "the function is not intercepted",
 }

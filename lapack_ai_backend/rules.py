@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lapack_ai_backend.multimethods import MATMUL
-from lapack_ai_backend.registry import Limits
+from lapack_ai_backend.registry import KERNELS, Limits
 
 MACHINE = "2026-11-22, 2 shared cores of a Xeon with AVX-512, NumPy 2.5.5, one thread"
 
@@ -56,5 +56,16 @@ RULES = (
         Limits(min_dim=8, min_work=16**3),
         "integer",
         "asv IntegerRatio: 1.8 times NumPy (n = 16), 4.3 (64, int64), 10 (256, int64), 28 (256, int32). " + MACHINE,
+    ),
+    *(
+        Rule(
+            f"{function.rpartition('.')[2]}-large",
+            function,
+            ("float32", "float64"),
+            Limits(min_dim=1024),
+            "opencl_svd",
+            "TODO 2026",
+        )
+        for function in KERNELS["opencl_svd"].functions
     ),
 )

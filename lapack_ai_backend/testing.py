@@ -1,12 +1,16 @@
 """pytest plugin: ``pytest -p lapack_ai_backend.testing ...`` runs any test suite with the backend on.
 
 Every size threshold is at zero and OpenCL CPU devices are allowed, so that the
-kernels and not the routing limits are tested. Counts of calls by kernel end the report.
+kernels and not the routing limits are tested. Tests that known_differences.toml names
+are expected to fail, strictly. Counts of calls by kernel end the report.
 """
 
 from __future__ import annotations
 
+import fnmatch
+import tomllib
 from dataclasses import replace
+from importlib import resources
 from typing import Any
 
 import pytest
@@ -34,6 +38,24 @@ def pytest_configure(config: pytest.Config) -> None:
     lapack_ai_backend.enable(device="cpu")
     assert activation.PROCESS.options is not None
     activation.switch_process(replace(activation.PROCESS.options, any_size=True))
+
+
+def known_differences() -> list[dict[str, str]]:
+    """The shipped list: each `test` is a pattern of names, with its `reason`."""
+    text = (resources.files("lapack_ai_backend") / "known_differences.toml").read_text(encoding="utf-8")
+    found: list[dict[str, str]] = tomllib.loads(text).get("difference", [])
+    return found
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    differences = known_differences()
+    for item in items:
+        module, _, rest = item.nodeid.partition("::")
+        name = f"{getattr(getattr(item, 'module', None), '__name__', module)}::{rest}"
+        for each in differences:
+            # Brackets are parameters here, not sets of characters.
+            if fnmatch.fnmatchcase(name, each["test"].replace("[", "[[]")):
+                item.add_marker(pytest.mark.xfail(reason=each["reason"], strict=True))
 
 
 def _missed(config: pytest.Config) -> list[str]:

@@ -18,9 +18,14 @@ DTYPES = ("float32", "float64", "complex64", "complex128")
 @contextmanager
 def temporary_kernel(function: str, run: Callable[..., Any], limits: Limits | None = None) -> Iterator[Kernel]:
     """Register and route a kernel of `function`, by its public dotted name."""
+
+    def without_options(options: Any, *args: Any, **kwargs: Any) -> Any:
+        return run(*args, **kwargs)
+
     limits = limits or Limits()
     errors = dict.fromkeys(DTYPES, (NORMWISE, 1.0))
-    kernel = register(Kernel(NAME, function, lib.LAI_MAX_KERNELS - 1, errors, limits, run=run))
+    runs = {function: without_options}
+    kernel = register(Kernel(NAME, (function,), lib.LAI_MAX_KERNELS - 1, errors, limits, run=runs))
     shipped = rules.RULES
     rules.RULES = (*shipped, rules.Rule(RULE, function, DTYPES, limits, NAME, "a test wants it"))
     policy.table_for.cache_clear()

@@ -119,10 +119,21 @@ LAYERS = (
     "problem",
     "reasons",
     "options",
-    "opencl.devices",
-    "opencl",
     "registry.products",
+    "registry.decompositions",
     "registry",
+    "linalg.svd",
+    "linalg.gesdd",
+    "linalg.bidiagonal",
+    "linalg.verification",
+    "linalg",
+    "opencl.lapack",
+    "opencl.memory",
+    "opencl.programs",
+    "opencl.session",
+    "opencl.devices",
+    "opencl.drivers",
+    "opencl",
     "multimethods",
     "uarray_adapter",
     "native",
@@ -131,7 +142,8 @@ LAYERS = (
 )
 
 ENTRY_POINTS = ("__main__", "cli", "testing")  # programs: they use the package as a user does
-ONE_PACKAGE = {("registry", "registry.products")}  # importing a package of kernels registers them
+# Importing the package of kernels registers them.
+ONE_PACKAGE = {("registry", "registry.products"), ("registry", "registry.decompositions")}
 
 
 def _modules() -> dict[str, Path]:

@@ -1,4 +1,4 @@
-"""What the benchmarks share: data, the route's assertion, interleaved ratios."""
+"""What the benchmarks share: data, the route's assertion, interleaved relative times."""
 
 import timeit
 
@@ -7,6 +7,8 @@ import numpy as np
 import lapack_ai_backend as lapack_ai
 
 STOCK = "stock"
+MATMUL = "numpy.matmul"
+RELATIVE = "of stock's time"  # unit of `relative_time`
 
 
 def random(shape, dtype, seed=1):
@@ -21,33 +23,36 @@ def random(shape, dtype, seed=1):
     return values.astype(dtype)
 
 
-def switch(impl):
-    """Switch to an implementation, "stock" or the name of a kernel of numpy.matmul; asserted by `check`."""
+def switch(impl, function=MATMUL, **options):
+    """Switch to an implementation, "stock" or the name of a kernel of the function; asserted by `check`."""
     lapack_ai.disable()
     if impl != STOCK:
-        lapack_ai.enable(force={"numpy.matmul": impl})
+        lapack_ai.enable(force={function: impl}, **options)
 
 
-def check(impl, call):
+def check(impl, call, function=MATMUL):
     """Raise unless `call` really ran on the implementation: a benchmark of the stock path is a failure."""
     lapack_ai.reset_stats()
     call()
-    kernels = {kernel for _, kernel in lapack_ai.stats()}
+    kernels = {kernel for name, kernel in lapack_ai.stats() if name == function}
     expected = set() if impl == STOCK else {impl}
     if kernels != expected:
         raise AssertionError(f"measured {kernels or STOCK}, not {impl}")
 
 
-def ratio(call, impl, rounds=9, seconds=0.02):
-    """Time of stock over time of `impl`, best of `rounds` that alternate between the two."""
+def relative_time(call, impl, rounds=9, seconds=0.02, function=MATMUL, **options):
+    """Time of `impl` over time of stock, best of `rounds` that alternate between the two.
+
+    Smaller is better, because asv takes every rise of a value for a regression.
+    """
     best = {STOCK: float("inf"), impl: float("inf")}
     number = None
     for _ in range(rounds):
         for each in best:
-            switch(each)
-            check(each, call)
+            switch(each, function, **options)
+            check(each, call, function)
             if number is None:
                 number = max(1, int(seconds / max(timeit.timeit(call, number=1), 1e-9)))
             best[each] = min(best[each], timeit.timeit(call, number=number) / number)
     lapack_ai.disable()
-    return best[STOCK] / best[impl]
+    return best[impl] / best[STOCK]

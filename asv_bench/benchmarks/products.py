@@ -1,8 +1,8 @@
 """numpy.matmul: single products, stacks, integer products; stock beside each kernel."""
 
-from .common import STOCK, check, random, ratio, switch
+from .common import RELATIVE, STOCK, check, random, relative_time, switch
 
-FLOATS = ["float32", "float64", "complex64", "complex128"]
+FLOATS = ["float64", "float32", "complex128", "complex64"]
 INTEGERS = ["int32", "int64"]
 
 
@@ -42,7 +42,7 @@ class Stack(_Compared):
 
 
 class StackRatio:
-    """Stock over kernel for a stack of 1000 matrices, one interleaved run."""
+    """Kernel over stock for a stack of 1000 matrices, one interleaved run."""
 
     params = [[2, 3, 4, 5, 6, 7, 8], FLOATS + INTEGERS, ["direct", "alphatensor49"]]
     param_names = ["n", "dtype", "impl"]
@@ -52,10 +52,10 @@ class StackRatio:
             raise NotImplementedError  # asv's way to say: does not apply
         self.a, self.b = random((1000, n, n), dtype, 1), random((1000, n, n), dtype, 2)
 
-    def track_ratio(self, n, dtype, impl):
-        return ratio(lambda: self.a @ self.b, impl)
+    def track_relative_time(self, n, dtype, impl):
+        return relative_time(lambda: self.a @ self.b, impl)
 
-    track_ratio.unit = "x"
+    track_relative_time.unit = RELATIVE
 
 
 class LargeStackRatio:
@@ -67,10 +67,10 @@ class LargeStackRatio:
     def setup(self, dtype, impl):
         self.a, self.b = random((400_000, 4, 4), dtype, 1), random((400_000, 4, 4), dtype, 2)
 
-    def track_ratio(self, dtype, impl):
-        return ratio(lambda: self.a @ self.b, impl, rounds=3)
+    def track_relative_time(self, dtype, impl):
+        return relative_time(lambda: self.a @ self.b, impl, rounds=3)
 
-    track_ratio.unit = "x"
+    track_relative_time.unit = RELATIVE
 
 
 class Integer(_Compared):
@@ -84,7 +84,7 @@ class Integer(_Compared):
 
 
 class IntegerRatio:
-    """Stock over kernel for 2-D integer products, one interleaved run."""
+    """Kernel over stock for 2-D integer products, one interleaved run."""
 
     params = [[4, 8, 16, 32, 64, 256, 512], INTEGERS]
     param_names = ["n", "dtype"]
@@ -92,10 +92,10 @@ class IntegerRatio:
     def setup(self, n, dtype):
         self.a, self.b = random((n, n), dtype, 1), random((n, n), dtype, 2)
 
-    def track_ratio(self, n, dtype):
-        return ratio(lambda: self.a @ self.b, "integer", rounds=3 if n > 256 else 9)
+    def track_relative_time(self, n, dtype):
+        return relative_time(lambda: self.a @ self.b, "integer", rounds=3 if n > 256 else 9)
 
-    track_ratio.unit = "x"
+    track_relative_time.unit = RELATIVE
 
 
 class Variant:
@@ -107,7 +107,7 @@ class Variant:
     def setup(self, n, dtype):
         self.a, self.b = random((n, n), dtype, 1), random((n, n), dtype, 2)
 
-    def track_ratio(self, n, dtype):
-        return ratio(lambda: self.a @ self.b, "gemm_alpha", rounds=3)
+    def track_relative_time(self, n, dtype):
+        return relative_time(lambda: self.a @ self.b, "gemm_alpha", rounds=3)
 
-    track_ratio.unit = "x"
+    track_relative_time.unit = RELATIVE

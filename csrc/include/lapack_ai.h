@@ -61,7 +61,8 @@ enum lai_kernel {
     LAI_ALPHATENSOR49,      /* 4 x 4 stacks by 49 products, guarded block by block */
     LAI_INTEGER,            /* 2-D integer products, blocked, exact modulo 2^w */
     LAI_GEMM_ALPHA,         /* 2-D float products by fortran/{d,s}gemm_alpha.f90 */
-    LAI_PRODUCT_KERNELS     /* kernels of other functions are numbered from here */
+    LAI_PRODUCT_KERNELS,    /* kernels of other functions are numbered from here */
+    LAI_OPENCL_SVD = LAI_PRODUCT_KERNELS
 };
 
 /* Run one kernel at the current instruction set.
@@ -109,6 +110,7 @@ enum lai_reason {
     LAI_MEMORY,             /* the kernel ran short of memory: stock ran */
     LAI_KERNEL_DECLINED,    /* the kernel refused this data: stock ran */
     LAI_KERNEL_FAILED,      /* the kernel raised: stock ran */
+    LAI_WRONG_RESULT,       /* the kernel's result failed verification: stock ran */
     LAI_BROKEN,             /* the kernel failed repeatedly and is switched off */
     LAI_NOT_INTERCEPTED,    /* explain only: this NumPy or SciPy is not as we know it */
     LAI_REASONS
@@ -196,3 +198,78 @@ void lai_unhook_matmul(void);
 void lai_set_process_table(const lai_table *table);     /* for contexts that set nothing; NULL: off */
 int lai_overflow_matches(int dtype);                    /* the self-check's verdict */
 void lai_check_overflow(void);                          /* run it again (another instruction set) */
+
+/* ---- OpenCL ------------------------------------------------------------------
+ *
+ * LAPACK on an OpenCL device: each function enqueues its kernels (cl/) on an in-order queue and
+ * returns at once, with CL_SUCCESS (0) or the status of the first OpenCL call that failed; nothing
+ * is enqueued after that one. pyopencl makes the objects, C only enqueues: a reduction takes
+ * thousands of launches. Kernel arguments belong to the kernel object: one call at a time.
+ */
+
+/* The kernel's name in cl/ is the enumerator's end in lower case: LAI_CL_GEMM_SUM is gemm_sum. */
+enum lai_cl_kernel {
+    LAI_CL_MAX_ABS, LAI_CL_LASCL, LAI_CL_LASCL_TRANSPOSED, LAI_CL_LASET, LAI_CL_LACPY_UPPER,
+    LAI_CL_GEMM, LAI_CL_GEMM_SUM,
+    LAI_CL_PANEL_COLUMN, LAI_CL_PANEL_LEFT, LAI_CL_PANEL_ROW, LAI_CL_PANEL_RIGHT,
+    LAI_CL_MULTISECTION,
+    LAI_CL_UNIT_LOWER, LAI_CL_GRAM, LAI_CL_LARFT,
+    LAI_CL_KERNELS
+};
+
+/* One device and one precision. Handles are pyopencl's int_ptr; it keeps the objects alive. */
+typedef struct {
+    void *queue;                        /* cl_command_queue, in order */
+    void *kernels[LAI_CL_KERNELS];      /* cl_kernel */
+} lai_opencl;
+
+/* Column-major: element (i, j) is at offset + i + j ld. A vector is a matrix of one column. */
+typedef struct {
+    void *buffer;                       /* cl_mem */
+    int64_t offset, ld;                 /* in elements */
+    int rows, columns;
+} lai_matrix;
+
+/* Find OpenCL in the loader that this library (pyopencl's extension module) is linked with, which
+ * it has mapped already. 0, or -1 where there is none. Once a process, before anything below. */
+int lai_opencl_load(const char *library);
+
+/* Elements of the workspace of the functions of the same name. */
+int64_t lai_cl_max_abs_work(void);
+int64_t lai_cl_gemm_work(int m, int n, int k);
+int64_t lai_cl_gebrd_work(int m, int n);
+int64_t lai_cl_geqrf_work(int m, int n);
+int64_t lai_cl_ormqr_work(int m, int n, int k);
+
+/* result (1 x 1) = max |A|; Inf where A holds a NaN or an Inf. */
+int lai_cl_max_abs(const lai_opencl *cl, const lai_matrix *a, const lai_matrix *result, const lai_matrix *work);
+
+/* B = 2^exponent A, or its transpose. */
+int lai_cl_lascl(const lai_opencl *cl, int transpose, int exponent, const lai_matrix *a, const lai_matrix *b);
+
+/* A = alpha off the diagonal, beta on it. */
+int lai_cl_laset(const lai_opencl *cl, int alpha, int beta, const lai_matrix *a);
+
+/* B = the upper triangle or trapezoid of A, zero below. */
+int lai_cl_lacpy_upper(const lai_opencl *cl, const lai_matrix *a, const lai_matrix *b);
+
+/* C = alpha op(A) op(B) + beta C; beta = 0 does not read C. */
+int lai_cl_gemm(const lai_opencl *cl, int transa, int transb, int alpha, const lai_matrix *a, const lai_matrix *b,
+                int beta, const lai_matrix *c, const lai_matrix *work);
+
+/* A (m x n, m >= n) = Q B P' with B upper bidiagonal: diagonal d (n), superdiagonal e (n - 1).
+ * max |A| is in [1/2, 1), or A = 0. Q = H_1 ... H_n: reflector i is in column i of A, its 1 at row i
+ * (implied, as everything above). P = G_1 ... G_{n-1}: reflector i is in column i of p (n x n), its 1
+ * at row i + 1. */
+int lai_cl_gebrd(const lai_opencl *cl, const lai_matrix *a, const lai_matrix *p, const lai_matrix *d,
+                 const lai_matrix *e, const lai_matrix *tauq, const lai_matrix *taup, const lai_matrix *work);
+
+/* A (m x n) = Q R. R is A's upper triangle, Q = H_1 ... H_k, k = min(m, n), is below as in gebrd. Same scaling. */
+int lai_cl_geqrf(const lai_opencl *cl, const lai_matrix *a, const lai_matrix *tau, const lai_matrix *work);
+
+/* C (m x n) = Q C, or Q' C; Q = H_1 ... H_k has its reflectors in the columns of v (m x k). */
+int lai_cl_ormqr(const lai_opencl *cl, int transpose, const lai_matrix *v, const lai_matrix *tau,
+                 const lai_matrix *c, const lai_matrix *work);
+
+/* s (n) = the singular values, in descending order up to rounding, of the upper bidiagonal matrix of d and e. */
+int lai_cl_bdsvx(const lai_opencl *cl, const lai_matrix *d, const lai_matrix *e, const lai_matrix *s);

@@ -15,6 +15,7 @@ from lapack_ai_backend.native import lib
 EXACT = "exact"
 COMPONENTWISE = "componentwise"
 NORMWISE = "normwise"
+OPENCL = "opencl"  # where a kernel runs, if not on the CPU
 UNLIMITED = 2**62
 
 
@@ -39,14 +40,16 @@ class Kernel:
     ----------
     name : str
         Public name, as ``force=`` takes it.
-    function : str
-        Public dotted name of the function that it computes.
+    functions : tuple of str
+        Public dotted names of the functions that it computes.
     number : int
         Its number in the compiled policy.
     errors : mapping of str to (str, float)
         dtype -> error class and constant. ``exact``: no rounding, integers wrap as NumPy's.
         ``componentwise``: ``|C - Ĉ| <= constant * eps * |A| |B|``.
-        ``normwise``: ``max|C - Ĉ| <= constant * k * eps * max|A| * max|B|``, k the inner size.
+        ``normwise``: ``max|C - Ĉ| <= constant * k * eps * max|A| * max|B|``, k the inner size;
+        of a decomposition: every ratio of LAPACK's test programs (residual, orthogonality,
+        difference of singular values, each over its norm, size and eps) is <= constant.
         Its keys are the dtypes that the kernel takes.
     limits : Limits
         What it can do at all, whether or not that pays.
@@ -54,19 +57,25 @@ class Kernel:
         "cpu" or "opencl".
     source : str
         Where the algorithm comes from.
-    run : callable, optional
-        For functions of ``scipy.linalg``: takes SciPy's own arguments, returns SciPy's own
-        kind of result, or ``NotImplemented`` to decline. Products run in compiled code.
+    run : mapping of str to callable
+        For functions of ``scipy.linalg``: takes the options in force, then SciPy's own
+        arguments; returns SciPy's own kind of result, or ``NotImplemented`` to decline, or
+        raises `Decline`. Products run in compiled code.
     """
 
     name: str
-    function: str
+    functions: tuple[str, ...]
     number: int
     errors: Mapping[str, tuple[str, float]]
     limits: Limits = field(default_factory=Limits)
     where: str = "cpu"
     source: str = ""
-    run: Callable[..., Any] | None = None
+    run: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
+
+    @property
+    def function(self) -> str:
+        """The first of `functions`."""
+        return self.functions[0]
 
     @property
     def dtypes(self) -> tuple[str, ...]:
@@ -82,7 +91,7 @@ class Kernel:
         return self.errors[dtype][1]
 
 
-STOCK = Kernel("stock", "", lib.LAI_STOCK, {}, where="cpu", source="NumPy and SciPy themselves")
+STOCK = Kernel("stock", ("",), lib.LAI_STOCK, {}, where="cpu", source="NumPy and SciPy themselves")
 
 KERNELS: dict[str, Kernel] = {}
 
@@ -118,7 +127,7 @@ def is_broken(kernel: Kernel) -> bool:
 
 def of_function(function: str) -> list[Kernel]:
     """Kernels that compute a function, in the order of their registration."""
-    return [kernel for kernel in KERNELS.values() if kernel.function == function]
+    return [kernel for kernel in KERNELS.values() if function in kernel.functions]
 
 
 def by_number(number: int) -> Kernel:
@@ -126,4 +135,4 @@ def by_number(number: int) -> Kernel:
     return next((kernel for kernel in KERNELS.values() if kernel.number == number), STOCK)
 
 
-from lapack_ai_backend.registry import products  # noqa: E402, F401  # importing registers; it needs the names above
+from lapack_ai_backend.registry import decompositions, products  # noqa: E402, F401  # importing registers

@@ -16,7 +16,7 @@ NORMWISE_49_COMPLEX = (NORMWISE, 100.0)  # each product is two real ones summed
 register(
     Kernel(
         "alphatensor49",
-        MATMUL,
+        (MATMUL,),
         lib.LAI_ALPHATENSOR49,
         dict.fromkeys(("float32", "float64"), NORMWISE_49)
         | dict.fromkeys(("complex64", "complex128"), NORMWISE_49_COMPLEX)
@@ -28,7 +28,7 @@ register(
 register(
     Kernel(
         "direct",
-        MATMUL,
+        (MATMUL,),
         lib.LAI_DIRECT,
         dict.fromkeys(("float32", "float64"), (COMPONENTWISE, 8.0))
         # A complex product is two real ones summed: 2k terms.
@@ -39,12 +39,12 @@ register(
     )
 )
 register(
-    Kernel("integer", MATMUL, lib.LAI_INTEGER, INTEGERS, source="Blocked and packed, exact modulo 2^w"),
+    Kernel("integer", (MATMUL,), lib.LAI_INTEGER, INTEGERS, source="Blocked and packed, exact modulo 2^w"),
 )
 register(
     Kernel(
         "gemm_alpha",
-        MATMUL,
+        (MATMUL,),
         lib.LAI_GEMM_ALPHA,
         dict.fromkeys(("float32", "float64"), NORMWISE_49),
         Limits(symmetric=False, min_dim=4),

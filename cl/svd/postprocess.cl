@@ -1,0 +1,88 @@
+/* Products of reflectors as block reflectors, H_1 ... H_k = I - V T V' (k <= BLOCK, T upper triangular).
+ *
+ * The reflectors of a matrix V (m x k) are cut into blocks of BLOCK columns; block b begins at row and
+ * column b BLOCK. T follows from the Gram matrix G = V'V, since T^-1 = its strict upper triangle + diag(1 / tau):
+ *
+ *   unit_lower  a block's V with its 1s and 0s written out. Groups: (rows / 32, columns / 32), of 32 x 8.
+ *   gram        parts of V'V of every block. Groups: (chunks of `chunk` rows of the block, blocks), of 16 x 16.
+ *   larft       T of every block, BLOCK x k, zero below. Groups: blocks, of 64. Item j solves for column j:
+ *                   t_j = tau_j,  t_i = -tau_i (G(i, i+1) t_{i+1} + ... + G(i, j) t_j),  i = j - 1, ..., 0,
+ *               which holds for tau = 0 too, where 1 / tau does not exist.
+ *
+ * Applying a block, C - V T (V'C), is three products of matrices (csrc/opencl/ormqr.c).
+ */
+
+#define BLOCK TILE /* reflectors of a block at most, as in csrc/opencl/ormqr.c; gram's tiles are those of gemm */
+#define STRICT(i, j) ((j) * ((j) - 1) / 2 + (i)) /* place of (i, j), i < j, in a packed triangle */
+
+__kernel __attribute__((reqd_work_group_size(32, 8, 1)))
+void unit_lower(int m, int n, MATRIX(a), MATRIX(b))
+{
+    const int i = get_global_id(0);
+    for (int s = 0; s < 32; s += 8) {
+        const int j = get_group_id(1) * 32 + get_local_id(1) + s;
+        if (i < m && j < n)
+            AT(b, i, j) = i > j ? AT(a, i, j) : i == j;
+    }
+}
+
+__kernel __attribute__((reqd_work_group_size(STEP, STEP, 1)))
+void gram(int m, int k, int block, int chunk, MATRIX(v), VECTOR(parts))
+{
+    __local real tile[STEP][BLOCK + 1];
+    const int x = get_local_id(0), y = get_local_id(1);
+    const int first = get_group_id(1) * block, columns = min(block, k - first);
+    const int begin = first + get_group_id(0) * chunk, end = min(m, begin + chunk);
+
+    real sum[EACH][EACH];
+    FOR_EACH(r, s)
+        sum[r][s] = 0;
+
+    for (int i0 = begin; i0 < end; i0 += STEP) {
+        for (int s = 0; s < EACH; s++) {
+            const int i = i0 + x, j = y + STEP * s, below = i - first - j;
+            tile[x][j] = i >= end || j >= columns || below < 0 ? 0 : below == 0 ? 1 : AT(v, i, first + j);
+        }
+        barrier(CLK_LOCAL_MEM_FENCE);
+        FOR_EACH(r, s) {
+            real product = 0; /* of these rows alone: one long sum would cost Q digits where reflectors are alike */
+            for (int p = 0; p < STEP; p++)
+                product += tile[p][x + STEP * r] * tile[p][y + STEP * s];
+            sum[r][s] += product;
+        }
+        barrier(CLK_LOCAL_MEM_FENCE);
+    }
+
+    const long part = (get_group_id(0) + (long)get_group_id(1) * get_num_groups(0)) * BLOCK * BLOCK;
+    FOR_EACH(r, s)
+        ELEMENT(parts, part + x + STEP * r + BLOCK * (y + STEP * s)) = sum[r][s];
+}
+
+__kernel __attribute__((reqd_work_group_size(BLOCK, 1, 1)))
+void larft(int k, int block, int chunks, VECTOR(parts), VECTOR(tau), MATRIX(t))
+{
+    __local real g[STRICT(0, BLOCK)];
+    const int id = get_local_id(0), first = get_group_id(0) * block, columns = min(block, k - first);
+    const long part = (long)get_group_id(0) * chunks * BLOCK * BLOCK;
+
+    for (int j = 1; j < columns; j++) /* item i adds up row i */
+        if (id < j) {
+            real sum = 0;
+            for (int s = 0; s < chunks; s++)
+                sum += ELEMENT(parts, part + (long)s * BLOCK * BLOCK + id + BLOCK * j);
+            g[STRICT(id, j)] = sum;
+        }
+    barrier(CLK_LOCAL_MEM_FENCE);
+
+    if (id < columns) {
+        for (int i = id + 1; i < block; i++)
+            AT(t, i, first + id) = 0;
+        AT(t, id, first + id) = ELEMENT(tau, first + id);
+        for (int i = id - 1; i >= 0; i--) {
+            real sum = 0;
+            for (int l = i + 1; l <= id; l++)
+                sum += g[STRICT(i, l)] * AT(t, l, first + id);
+            AT(t, i, first + id) = -ELEMENT(tau, first + i) * sum;
+        }
+    }
+}

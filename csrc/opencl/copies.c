@@ -1,0 +1,25 @@
+/* lascl, laset, lacpy: one launch each. */
+#include "opencl/launch.h"
+
+enum { TILE = 32 };
+
+static lai_groups tiles(const lai_matrix *a)
+{
+    return (lai_groups){ pieces(a->rows, TILE), pieces(a->columns, TILE), 1 };
+}
+
+int lai_cl_lascl(const lai_opencl *cl, int transpose, int exponent, const lai_matrix *a, const lai_matrix *b)
+{
+    return launch(cl, transpose ? LAI_CL_LASCL_TRANSPOSED : LAI_CL_LASCL, tiles(a),
+                  INT(a->rows), INT(a->columns), INT(exponent), MATRIX(a), MATRIX(b));
+}
+
+int lai_cl_laset(const lai_opencl *cl, int alpha, int beta, const lai_matrix *a)
+{
+    return launch(cl, LAI_CL_LASET, tiles(a), INT(a->rows), INT(a->columns), INT(alpha), INT(beta), MATRIX(a));
+}
+
+int lai_cl_lacpy_upper(const lai_opencl *cl, const lai_matrix *a, const lai_matrix *b)
+{
+    return launch(cl, LAI_CL_LACPY_UPPER, tiles(a), INT(a->rows), INT(a->columns), MATRIX(a), MATRIX(b));
+}

@@ -1,0 +1,60 @@
+/* OpenCL without its headers or library: the few functions needed, from the loader that pyopencl uses.
+ *
+ * A second loader in the process would know nothing of pyopencl's objects. pyopencl's extension module
+ * is linked with its loader (wheels bundle one), and dlsym() searches what a library is linked with. */
+#include <dlfcn.h>
+
+#include "opencl/launch.h"
+
+static int32_t (*set_kernel_arg)(void *kernel, uint32_t index, size_t size, const void *value);
+static int32_t (*enqueue_nd_range)(void *queue, void *kernel, uint32_t dimensions, const size_t *offset,
+                                   const size_t *global, const size_t *local,
+                                   uint32_t waits, const void *const *events, void **event);
+static int32_t (*flush)(void *queue);
+
+int lai_opencl_load(const char *library)
+{
+    void *const handle = dlopen(library, RTLD_NOLOAD | RTLD_LAZY);
+    if (handle == NULL)
+        return -1;
+    *(void **)&set_kernel_arg = dlsym(handle, "clSetKernelArg");
+    *(void **)&enqueue_nd_range = dlsym(handle, "clEnqueueNDRangeKernel");
+    *(void **)&flush = dlsym(handle, "clFlush");
+    return set_kernel_arg != NULL && enqueue_nd_range != NULL && flush != NULL ? 0 : -1;
+}
+
+/* As reqd_work_group_size says in cl/. */
+static const size_t work_group_sizes[LAI_CL_KERNELS][3] = {
+    [LAI_CL_MAX_ABS] = { 256, 1, 1 },
+    [LAI_CL_LASCL] = { 32, 8, 1 },
+    [LAI_CL_LASCL_TRANSPOSED] = { 32, 8, 1 },
+    [LAI_CL_LASET] = { 32, 8, 1 },
+    [LAI_CL_LACPY_UPPER] = { 32, 8, 1 },
+    [LAI_CL_GEMM] = { 16, 16, 1 },
+    [LAI_CL_GEMM_SUM] = { 256, 1, 1 },
+    [LAI_CL_PANEL_COLUMN] = { 64, 4, 1 },
+    [LAI_CL_PANEL_LEFT] = { 32, 8, 1 },
+    [LAI_CL_PANEL_ROW] = { 64, 4, 1 },
+    [LAI_CL_PANEL_RIGHT] = { 256, 1, 1 },
+    [LAI_CL_MULTISECTION] = { 8, 32, 1 },
+    [LAI_CL_UNIT_LOWER] = { 32, 8, 1 },
+    [LAI_CL_GRAM] = { 16, 16, 1 },
+    [LAI_CL_LARFT] = { 64, 1, 1 },
+};
+
+int lai_cl_launch(const lai_opencl *cl, enum lai_cl_kernel kernel, lai_groups groups,
+                  const lai_argument *arguments, size_t count)
+{
+    const size_t *const local = work_group_sizes[kernel];
+    const size_t global[3] = { groups.x * local[0], groups.y * local[1], groups.z * local[2] };
+    if (global[0] == 0 || global[1] == 0 || global[2] == 0)
+        return CL_SUCCESS;
+    for (size_t i = 0; i < count; i++)
+        TRY(set_kernel_arg(cl->kernels[kernel], i, arguments[i].size, arguments[i].value));
+    return enqueue_nd_range(cl->queue, cl->kernels[kernel], 3, NULL, global, local, 0, NULL, NULL);
+}
+
+int lai_cl_flush(const lai_opencl *cl)
+{
+    return flush(cl->queue);
+}

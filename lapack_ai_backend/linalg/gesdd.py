@@ -1,0 +1,209 @@
+"""The decomposition of one tall or square matrix, A = U S V', on an OpenCL device.
+
+    upload      A 2^e, largest entry in [1/2, 1)    lascl     opencl/lapack.py
+    tall        A = Q1 R, then on with R            geqrf
+    reduction   A = Q B P', B bidiagonal            gebrd
+    iteration   B = UB S VB'                        bdsdc     bidiagonal.py, on the host
+                or S alone                          bdsvx
+    back        U = Q1 Q UB, V = P VB               ormqr
+
+The power of two makes the norms of reflectors safe to compute and costs no digit.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from lapack_ai_backend.errors import Decline, DeviceError
+from lapack_ai_backend.linalg import bidiagonal
+from lapack_ai_backend.opencl import lapack
+from lapack_ai_backend.opencl.lapack import Matrix
+from lapack_ai_backend.opencl.session import Session
+
+Array = np.ndarray[Any, Any]
+
+# Rows over columns from which QR comes first; LAPACK's gesvd has 1.6, its gesdd 11/6.
+QR_FIRST = 1.6
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the decomposition of an m x n matrix, m >= n, needs; known before anything is transferred."""
+
+    m: int
+    n: int
+    dtype: str
+    vectors: bool
+    left: int  # columns of U
+
+    @property
+    def tall(self) -> bool:
+        """Whether QR comes first."""
+        return self.m >= QR_FIRST * self.n
+
+    def shapes(self) -> dict[str, tuple[int, int]]:
+        """The matrices on the device."""
+        m, n = self.m, self.n
+        found = {"a": (m, n), "transfer": (m, max(n, self.left)), "p": (n, n), "largest": (1, 1)}
+        found |= dict.fromkeys(("d", "e", "s", "tauq", "taup"), (n, 1))
+        works = [lapack.max_abs_work(), lapack.gebrd_work(n if self.tall else m, n)]
+        if self.tall:
+            found |= {"r": (n, n), "tau": (n, 1)}
+            works.append(lapack.geqrf_work(m, n))
+        if self.vectors:
+            found |= {"u": (m, self.left), "v": (n, n)}
+            works += [lapack.ormqr_work(m, self.left, n), lapack.ormqr_work(n, n, n)]
+        return found | {"work": (max(works), 1)}
+
+    def device_bytes(self) -> list[int]:
+        """Sizes of their buffers."""
+        return [rows * columns * self._itemsize for rows, columns in self.shapes().values()]
+
+    def host_bytes(self) -> int:
+        """The results, and what the iteration takes."""
+        if not self.vectors:
+            return self.n * self._itemsize
+        results = self.m * self.left + self.n + self.n * self.n
+        return (results + 2 * self.n * self.n) * self._itemsize + bidiagonal.workspace_bytes(self.n, self.dtype)
+
+    @property
+    def _itemsize(self) -> int:
+        return np.dtype(self.dtype).itemsize
+
+
+def plan(m: int, n: int, dtype: str, *, vectors: bool, full: bool) -> Plan:
+    """The plan for an m x n matrix or, if that is wide, its transpose.
+
+    Raises
+    ------
+    Decline
+        "memory", where the sizes exceed what LAPACK's and the kernels' 32-bit integers count.
+    """
+    m, n = max(m, n), min(m, n)
+    if m >= 2**31 or (vectors and n > bidiagonal.MAX_ORDER):
+        raise Decline("memory", f"{m} x {n} is beyond the 32-bit sizes of the kernels")
+    return Plan(m, n, dtype, vectors, (m if full else n) if vectors else 0)
+
+
+class Workspace:
+    """The matrices of a plan on a device; one decomposition after the other uses them."""
+
+    def __init__(self, session: Session, plan: Plan) -> None:
+        self.session, self.plan = session, plan
+        self._matrices = {name: lapack.allocate(session, plan.dtype, *shape) for name, shape in plan.shapes().items()}
+
+    def __getitem__(self, name: str) -> Matrix:
+        return self._matrices[name]
+
+    def transfer(self, rows: int, columns: int) -> Matrix:
+        """The room in which matrices arrive from the host and leave for it."""
+        return self["transfer"]._replace(rows=rows, columns=columns, ld=rows)
+
+
+def upload(work: Workspace, a: Array) -> int | None:
+    """Make matrix "a" of `work` ``a * 2**e``, largest entry in [1/2, 1); e, or None where `a` is not finite.
+
+    `a` is contiguous by rows or by columns.
+    """
+    m, n = a.shape
+    by_rows = not a.flags.f_contiguous
+    arrived = work.transfer(*((n, m) if by_rows else (m, n)))
+    _write(work, a.T if by_rows else a, arrived)
+    lapack.max_abs(work.session, arrived, work["largest"], work["work"])
+    largest = float(_read(work, work["largest"])[0, 0])
+    if not math.isfinite(largest):
+        return None
+    exponent = -math.frexp(largest)[1]
+    lapack.lascl(work.session, arrived, work["a"], exponent, transpose=by_rows)
+    return exponent
+
+
+def decompose(work: Workspace, u_order: str = "C", v_order: str = "F") -> tuple[Any, Array, Any]:
+    """U, the singular values and V of matrix "a" of `work`, which is overwritten; U and V are None without vectors.
+
+    U is m x n or m x m and V n x n, in the memory orders that are asked for.
+    """
+    session, plan = work.session, work.plan
+    reduced = work["a"]
+    if plan.tall:
+        lapack.geqrf(session, work["a"], work["tau"], work["work"])
+        lapack.lacpy_upper(session, work["a"].part(0, 0, plan.n, plan.n), work["r"])
+        reduced = work["r"]
+    d, e, tauq, taup = work["d"], _first(work["e"]), work["tauq"], _first(work["taup"])
+    lapack.gebrd(session, reduced, work["p"], d, e, tauq, taup, work["work"])
+    if not plan.vectors:
+        lapack.bdsvx(session, d, e, work["s"])
+        s = _read(work, work["s"])[:, 0]
+        return None, np.sort(_finite(s))[::-1], None
+    u, s, vt = bidiagonal.bdsdc(_finite(_read(work, d)[:, 0]), _finite(_read(work, e)[:, 0]))
+    _back_transform_left(work, reduced, u)
+    _back_transform_right(work, vt)
+    return _fetch(work, work["u"], u_order), s, _fetch(work, work["v"], v_order)
+
+
+def _back_transform_left(work: Workspace, reduced: Matrix, u_of_b: Array) -> None:
+    """U = Q1 Q UB; further columns of full matrices are those of Q1 Q, the reduction's identity being larger."""
+    session, plan, u = work.session, work.plan, work["u"]
+    lapack.laset(session, 0, 1, u)
+    arrived = work.transfer(plan.n, plan.n)
+    _write(work, u_of_b, arrived)
+    lapack.lascl(session, arrived, u.part(0, 0, plan.n, plan.n), 0)
+    rows, columns = (plan.n, plan.n) if plan.tall else (plan.m, plan.left)
+    lapack.ormqr(session, False, reduced, work["tauq"], u.part(0, 0, rows, columns), work["work"])
+    if plan.tall:
+        lapack.ormqr(session, False, work["a"], work["tau"], u, work["work"])
+
+
+def _back_transform_right(work: Workspace, vt_of_b: Array) -> None:
+    """V = P VB; P leaves the first row alone."""
+    session, n = work.session, work.plan.n
+    arrived = work.transfer(n, n)
+    _write(work, vt_of_b, arrived)
+    lapack.lascl(session, arrived, work["v"], 0, transpose=True)
+    if n > 1:
+        reflectors, rest = work["p"].part(1, 0, n - 1, n - 1), work["v"].part(1, 0, n - 1, n)
+        lapack.ormqr(session, False, reflectors, _first(work["taup"]), rest, work["work"])
+
+
+def _first(vector: Matrix) -> Matrix:
+    """Without the last element: superdiagonals have one less."""
+    return vector._replace(rows=vector.rows - 1)
+
+
+# ---- between host and device -----------------------------------------------------------------------
+
+
+def _write(work: Workspace, a: Array, target: Matrix) -> None:
+    import pyopencl as cl
+
+    cl.enqueue_copy(work.session.queue, target.buffer, a)
+
+
+def _read(work: Workspace, source: Matrix) -> Array:
+    """A matrix without gaps as an array, by columns."""
+    import pyopencl as cl
+
+    found = np.empty((source.rows, source.columns), source.dtype, "F")
+    if found.size:
+        cl.enqueue_copy(work.session.queue, found, source.buffer)
+    return found
+
+
+def _fetch(work: Workspace, source: Matrix, order: str) -> Array:
+    """A result, in a memory order; transposed on the device where that is by rows."""
+    if order == "F":
+        return _read(work, source)
+    leaving = work.transfer(source.columns, source.rows)
+    lapack.lascl(work.session, source, leaving, 0, transpose=True)
+    return _read(work, leaving).T
+
+
+def _finite(x: Array) -> Array:
+    """The iteration might not end on anything else."""
+    if not np.isfinite(x).all():
+        raise DeviceError("the reduction of a finite matrix gave numbers that are not finite")
+    return x

@@ -1,0 +1,136 @@
+"""``scipy.linalg.svd``, ``svdvals`` and ``norm`` on an OpenCL device: SciPy's arguments in, SciPy's results out.
+
+The decomposition of one matrix is in gesdd.py; here are arguments, stacks, checks and layouts.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import scipy
+
+from lapack_ai_backend.errors import Decline
+from lapack_ai_backend.linalg import Settings, gesdd
+from lapack_ai_backend.linalg.verification import Verification
+from lapack_ai_backend.opencl import devices, memory
+from lapack_ai_backend.opencl.session import open_session
+
+Array = np.ndarray[Any, Any]
+
+SCIPY = np.lib.NumpyVersion(scipy.__version__)
+STACKS = SCIPY >= "1.16.0"  # before, SciPy refuses more than two dimensions
+ORDER = "C" if SCIPY >= "1.18.0" else "F"  # of U and Vh
+
+
+def svd(
+    options: Settings,
+    a: Array,
+    full_matrices: bool = True,
+    compute_uv: bool = True,
+    overwrite_a: bool = False,  # noqa: ARG001  # allows what is of no use here
+    check_finite: bool = True,
+    lapack_driver: str = "gesdd",
+) -> Any:
+    """As ``scipy.linalg.svd``, for stacks (..., M, N) of float32 or float64 matrices that are not empty."""
+    if not isinstance(lapack_driver, str) or lapack_driver != "gesdd":
+        return NotImplemented
+    return _decompose(options, a, vectors=bool(compute_uv), full=bool(full_matrices), check_finite=check_finite)
+
+
+def svdvals(
+    options: Settings,
+    a: Array,
+    overwrite_a: bool = False,  # noqa: ARG001  # as in svd
+    check_finite: bool = True,
+) -> Any:
+    """As ``scipy.linalg.svdvals``."""
+    return _decompose(options, a, vectors=False, full=False, check_finite=check_finite)
+
+
+def norm(
+    options: Settings,
+    a: Array,
+    ord: Any = None,  # noqa: A002  # SciPy's name
+    axis: Any = None,
+    keepdims: bool = False,
+    check_finite: bool = True,
+) -> Any:
+    """As ``scipy.linalg.norm``, of the orders that are functions of the singular values: 2, -2, "nuc"."""
+    if axis is not None or a.ndim != 2:
+        return NotImplemented
+    s = _decompose(options, a, vectors=False, full=False, check_finite=check_finite)
+    if s is NotImplemented:
+        return NotImplemented
+    value = s.sum() if ord == "nuc" else s[0] if ord == 2 else s[-1]
+    return value.reshape(1, 1) if keepdims else value
+
+
+def _decompose(options: Settings, a: Array, *, vectors: bool, full: bool, check_finite: bool) -> Any:
+    """Every matrix of a stack, one after the other by the same kernels; ``NotImplemented`` leaves all to SciPy."""
+    dtype = a.dtype.newbyteorder("=")
+    device = devices.choose(options.device, dtype.name)
+    if device is None:
+        raise Decline("device", devices.why_not(options.device, dtype.name))
+    if a.ndim > 2 and not STACKS:
+        return NotImplemented
+    plan = gesdd.plan(a.shape[-2], a.shape[-1], dtype.name, vectors=vectors, full=full)
+    session = open_session(device)
+    memory.check(session, plan.device_bytes(), plan.host_bytes() + 2 * a.nbytes)
+    results = []
+    with session.lock:
+        workspace = gesdd.Workspace(session, plan)
+        for index in np.ndindex(a.shape[:-2]):
+            result = _one(workspace, _contiguous(a[index], dtype), options.verify)
+            if result is NotImplemented and (check_finite or np.isnan(a).any()):
+                return NotImplemented  # SciPy's errors
+            if result is NotImplemented:
+                result = _nan(plan, wide=a.shape[-2] < a.shape[-1])
+            results.append(result)
+    if a.ndim > 2:
+        results = [tuple(_stacked(parts, a.shape[:-2]) for parts in zip(*results, strict=True))]
+    u, s, vh = results[0]
+    return (u, s, vh) if vectors else s
+
+
+def _one(workspace: gesdd.Workspace, a: Array, verify: str) -> Any:
+    """U, s, Vh of one matrix in SciPy's layout, checked; ``NotImplemented`` if it is not finite."""
+    wide = a.shape[0] < a.shape[1]
+    tall = a.T if wide else a
+    exponent = gesdd.upload(workspace, tall)
+    if exponent is None:
+        return NotImplemented
+    # Of a wide matrix U is V here, and Vh is U.T: by columns where Vh is to be by rows.
+    u_order, v_order = ("C", "F") if (ORDER == "C") != wide else ("F", "C")
+    u, s, v = gesdd.decompose(workspace, u_order, v_order)  # of tall * 2^exponent
+    if verify != "off":
+        checks = Verification(tall, exponent)
+        if u is None:
+            checks.values(s)
+        else:
+            checks.probe(u, s, v.T)
+        if verify == "always":
+            checks.reference(s, u, None if v is None else v.T)
+    s = np.ldexp(s, -exponent)
+    if u is None:
+        return None, s, None
+    return (v, s, u.T) if wide else (u, s, v.T)
+
+
+def _nan(plan: gesdd.Plan, *, wide: bool) -> tuple[Any, Array, Any]:
+    """What comes of Inf that is not looked for: NaN. LAPACK may iterate for ever on it."""
+    s = np.full(plan.n, np.nan, plan.dtype)
+    if not plan.vectors:
+        return None, s, None
+    u, v = np.full((plan.m, plan.left), np.nan, plan.dtype), np.full((plan.n, plan.n), np.nan, plan.dtype)
+    return (v, s, u.T) if wide else (u, s, v)
+
+
+def _contiguous(a: Array, dtype: np.dtype[Any]) -> Array:
+    """The matrix in native byte order and without gaps, by rows or by columns; a copy only where it must be."""
+    plain = a.dtype == dtype and a.flags.aligned and (a.flags.c_contiguous or a.flags.f_contiguous)
+    return a if plain else np.array(a, dtype, order="K")
+
+
+def _stacked(parts: tuple[Any, ...], shape: tuple[int, ...]) -> Any:
+    return None if parts[0] is None else np.stack(parts).reshape(*shape, *parts[0].shape)

@@ -1,0 +1,86 @@
+"""Checks of a singular value decomposition that a device has computed; on the host, on what the caller gets.
+
+`Verification.probe` costs five products of a matrix and a vector, against the many
+sweeps of the decomposition itself. It is there for what tests cannot foresee: a
+driver that returns garbage, a device that lost its memory, a transfer cut short.
+Every comparison is written so that NaN fails it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from lapack_ai_backend.errors import Decline
+
+Array = np.ndarray[Any, Any]
+
+# In units of eps sqrt(max(m, n)); decompositions that are well stay below 5 (tests/test_verification.py).
+LIMIT = 50.0
+
+# Below these exponents neither products nor sums of squares overflow or vanish.
+SAFE = {"float32": 30, "float64": 400}
+
+CHUNK = 8192  # float32: longer sums of squares lose more digits than the check may
+
+
+class Verification:
+    """The checks of one matrix, contiguous, whose entries times ``2**exponent`` are at most 1."""
+
+    def __init__(self, a: Array, exponent: int) -> None:
+        if abs(exponent) > SAFE[a.dtype.name]:
+            a, exponent = np.ldexp(a, exponent), 0
+        self.a = a
+        self.factor = a.dtype.type(2.0) ** exponent
+
+    def values(self, s: Array) -> None:
+        """`s`, of the scaled matrix: finite, sorted, not negative, with the Frobenius norm of the matrix."""
+        _assert(bool(np.isfinite(s).all()), "singular values are not finite")
+        _assert(bool((s[1:] <= s[:-1]).all() and s[-1] >= 0), "singular values are not sorted, or negative")
+        norm, wanted = _frobenius(s), _frobenius(self.a) * float(self.factor)
+        self._assert_small(abs(norm - wanted), max(norm, wanted), "sum of squares of the singular values")
+
+    def probe(self, u: Array, s: Array, vh: Array) -> None:
+        """``A x = U (s * (Vh x))`` for a random x; U and V orthonormal on random vectors."""
+        self.values(s)
+        rank = len(s)  # further columns of full matrices only complete a basis
+        rng = np.random.default_rng(self.a.shape)
+        x, y, z = (rng.standard_normal(n).astype(s.dtype) for n in (self.a.shape[1], u.shape[1], len(vh)))
+        # np.dot, not @: a product of ours would be the user's call in traces and counters.
+        residual = np.dot(self.a, x * self.factor) - np.dot(u[:, :rank], s * np.dot(vh[:rank], x))
+        self._assert_small(_frobenius(residual), float(s[0]) * _frobenius(x), "residual")
+        self._assert_small(_frobenius(np.dot(u.T, np.dot(u, y)) - y), _frobenius(y), "orthogonality of U")
+        self._assert_small(_frobenius(np.dot(vh, np.dot(vh.T, z)) - z), _frobenius(z), "orthogonality of V")
+
+    def reference(self, s: Array, u: Array | None = None, vh: Array | None = None) -> None:
+        """Values against LAPACK as NumPy carries it; with vectors, every entry of the products."""
+        self.values(s)
+        a = self.a * self.factor
+        wanted = np.linalg.svd(a, compute_uv=False)
+        self._assert_small(float(np.abs(wanted - s).max()), float(wanted[0]), "difference of singular values")
+        if u is None or vh is None:
+            return
+        rank = len(s)
+        residual = a - np.dot(u[:, :rank] * s, vh[:rank])
+        self._assert_small(_frobenius(residual), float(wanted[0]) * rank**0.5, "residual")
+        for name, gram in (("U", np.dot(u.T, u)), ("V", np.dot(vh, vh.T))):
+            self._assert_small(_frobenius(gram - np.eye(len(gram))), len(gram) ** 0.5, f"orthogonality of {name}")
+
+    def _assert_small(self, error: float, norm: float, what: str) -> None:
+        unit = float(np.finfo(self.a.dtype).eps) * max(self.a.shape) ** 0.5
+        tiny = float(np.finfo(self.a.dtype).tiny)  # for zero matrices
+        ratio = error / (max(norm, tiny) * unit)
+        _assert(ratio <= LIMIT, f"{what}: {ratio:.3g} eps sqrt(max(m, n)), limit {LIMIT:g}")
+
+
+def _frobenius(x: Array) -> float:
+    """Square root of the sum of squares of a contiguous array, summed in double precision."""
+    flat = x.ravel("K")
+    chunks = (flat[start : start + CHUNK] for start in range(0, flat.size, CHUNK))
+    return float(sum(float(np.dot(chunk, chunk)) for chunk in chunks) ** 0.5)
+
+
+def _assert(holds: bool, what: str) -> None:
+    if not holds:
+        raise Decline("wrong_result", what)

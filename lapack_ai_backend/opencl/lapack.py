@@ -1,0 +1,181 @@
+"""LAPACK on an OpenCL device, each routine under LAPACK's name without its type letter.
+
+Every function enqueues and returns; the queue is in order, so a later one, or a copy to the host,
+sees its results. Matrices are column-major on the device. The mathematics is in ``cl/``, the loops that
+enqueue are in ``csrc/opencl/``. Callers hold ``session.lock``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from lapack_ai_backend.errors import DeviceError
+from lapack_ai_backend.native import ffi, lib
+from lapack_ai_backend.opencl import memory, programs
+
+if TYPE_CHECKING:
+    import pyopencl
+
+    from lapack_ai_backend.opencl.session import Session
+
+
+class Matrix(NamedTuple):
+    """A column-major matrix: element (i, j) is at ``offset + i + j * ld``. A vector has one column.
+
+    Attributes
+    ----------
+    buffer : pyopencl.Buffer
+        Where it is; other matrices may be in there too.
+    dtype : str
+        "float32" or "float64".
+    rows, columns : int
+        Its sizes.
+    offset, ld : int
+        In elements.
+    """
+
+    buffer: pyopencl.Buffer
+    dtype: str
+    rows: int
+    columns: int
+    offset: int
+    ld: int
+
+    def part(self, i: int, j: int, rows: int, columns: int) -> Matrix:
+        """The `rows` x `columns` matrix whose first element is this one's (i, j)."""
+        return self._replace(rows=rows, columns=columns, offset=self.offset + i + j * self.ld)
+
+
+def allocate(session: Session, dtype: str, rows: int, columns: int = 1) -> Matrix:
+    """A new matrix of undefined contents; memory.py says what is raised."""
+    return Matrix(memory.allocate(session, rows * columns, dtype), dtype, rows, columns, 0, max(rows, 1))
+
+
+# ---- workspaces: elements needed, to be known before anything is allocated ------------------------
+
+
+def max_abs_work() -> int:
+    """Elements of the workspace of `max_abs`."""
+    return int(lib.lai_cl_max_abs_work())
+
+
+def gemm_work(m: int, n: int, k: int) -> int:
+    """Elements of the workspace of `gemm` for an m x n result of sums of k terms; often 0."""
+    return int(lib.lai_cl_gemm_work(m, n, k))
+
+
+def gebrd_work(m: int, n: int) -> int:
+    """Elements of the workspace of `gebrd` of an m x n matrix."""
+    return int(lib.lai_cl_gebrd_work(m, n))
+
+
+def geqrf_work(m: int, n: int) -> int:
+    """Elements of the workspace of `geqrf` of an m x n matrix."""
+    return int(lib.lai_cl_geqrf_work(m, n))
+
+
+def ormqr_work(m: int, n: int, k: int) -> int:
+    """Elements of the workspace of `ormqr` of k reflectors on an m x n matrix."""
+    return int(lib.lai_cl_ormqr_work(m, n, k))
+
+
+# ---- auxiliary routines ---------------------------------------------------------------------------
+
+
+def max_abs(session: Session, a: Matrix, result: Matrix, work: Matrix) -> None:
+    """``result[0] = max |A|``, Inf where A holds a NaN or an Inf; A is one run of memory."""
+    _run(session, "max_abs", a, result, work)
+
+
+def lascl(session: Session, a: Matrix, b: Matrix, exponent: int, transpose: bool = False) -> None:
+    """``B = 2**exponent A``, or ``A.T`` for A; what the host calls row-major is a transposed matrix here."""
+    _run(session, "lascl", transpose, exponent, a, b)
+
+
+def laset(session: Session, alpha: int, beta: int, a: Matrix) -> None:
+    """``A = alpha`` off the diagonal, ``beta`` on it."""
+    _run(session, "laset", alpha, beta, a)
+
+
+def lacpy_upper(session: Session, a: Matrix, b: Matrix) -> None:
+    """``B = triu(A)``."""
+    _run(session, "lacpy_upper", a, b)
+
+
+# ---- products and decompositions --------------------------------------------------------------------
+
+
+def gemm(
+    session: Session,
+    transa: bool,
+    transb: bool,
+    alpha: int,
+    a: Matrix,
+    b: Matrix,
+    beta: int,
+    c: Matrix,
+    work: Matrix | None = None,
+) -> None:
+    """``C = alpha op(A) op(B) + beta C``; with ``beta=0`` C is not read. No workspace where `gemm_work` is 0."""
+    _run(session, "gemm", transa, transb, alpha, a, b, beta, c, work or c._replace(rows=0))
+
+
+def gebrd(
+    session: Session, a: Matrix, p: Matrix, d: Matrix, e: Matrix, tauq: Matrix, taup: Matrix, work: Matrix
+) -> None:
+    """``A = Q B P'`` with B upper bidiagonal, for m >= n.
+
+    Parameters
+    ----------
+    a : Matrix
+        m x n, with max abs in [1/2, 1) or zero. On exit column i holds the reflector ``H_i`` of
+        ``Q = H_0 H_1 ...`` below the diagonal; its 1 at row i is implied.
+    p : Matrix
+        n x n, for P's reflectors: column i holds the one whose 1 is at row i + 1. ``p.part(1, 0, n-1, n-1)`` is
+        what `ormqr` takes.
+    d, e : Matrix
+        n and n - 1 elements: diagonal and superdiagonal of B.
+    tauq, taup : Matrix
+        n and n - 1 elements.
+    work : Matrix
+        `gebrd_work` elements.
+    """
+    _run(session, "gebrd", a, p, d, e, tauq, taup, work)
+
+
+def geqrf(session: Session, a: Matrix, tau: Matrix, work: Matrix) -> None:
+    """``A = Q R``, scaled as for `gebrd`: R is A's upper triangle on exit, reflectors below as there."""
+    _run(session, "geqrf", a, tau, work)
+
+
+def ormqr(session: Session, transpose: bool, v: Matrix, tau: Matrix, c: Matrix, work: Matrix) -> None:
+    """``C = Q C`` or ``Q.T C``; Q is the product of the reflectors in the columns of `v`, of C's rows."""
+    _run(session, "ormqr", transpose, v, tau, c, work)
+
+
+def bdsvx(session: Session, d: Matrix, e: Matrix, s: Matrix) -> None:
+    """Singular values of the upper bidiagonal matrix of `d` and `e`, each on its own.
+
+    Tiny ones have as many digits as large ones; they descend up to rounding only.
+    """
+    _run(session, "bdsvx", d, e, s)
+
+
+def _run(session: Session, routine: str, *arguments: Matrix | int) -> None:
+    dtype = next(each.dtype for each in arguments if isinstance(each, Matrix))
+    native = [_native(each) if isinstance(each, Matrix) else int(each) for each in arguments]
+    status = getattr(lib, f"lai_cl_{routine}")(programs.kernels(session, dtype), *native)
+    if status:
+        raise DeviceError(f"{session.device.name}: {routine}: {_status_name(status)} ({status})")
+
+
+def _native(a: Matrix) -> Any:
+    buffer = ffi.cast("void *", a.buffer.int_ptr)
+    return ffi.new("lai_matrix *", (buffer, a.offset, a.ld, a.rows, a.columns))
+
+
+def _status_name(status: int) -> str:
+    import pyopencl as cl
+
+    names = {value: name for name, value in vars(cl.status_code).items() if isinstance(value, int)}
+    return f"CL_{names[status]}" if status in names else "unknown status"

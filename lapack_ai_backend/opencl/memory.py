@@ -1,0 +1,140 @@
+"""Memory: how much a call may take on a device and on the host, and the one place that allocates on the device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lapack_ai_backend.environment import PROCESS_VARIABLES, from_environment
+from lapack_ai_backend.errors import Decline, DeviceError
+
+if TYPE_CHECKING:
+    import pyopencl
+
+    from lapack_ai_backend.opencl.devices import Device
+    from lapack_ai_backend.opencl.session import Session
+
+ITEM_SIZES = {"float32": 4, "float64": 8}
+
+SHORTAGES = ("MEM_OBJECT_ALLOCATION_FAILURE", "OUT_OF_RESOURCES", "OUT_OF_HOST_MEMORY", "INVALID_BUFFER_SIZE")
+
+ROOT = Path("/")  # of /proc and /sys
+
+
+# ---- what is allowed ------------------------------------------------------------------------------
+
+
+def device_limit(device: Device) -> int:
+    """Bytes that a call may take on a device: ``LAPACK_GPU_MEMORY_LIMIT`` percent of its memory."""
+    return device.memory * int(from_environment(PROCESS_VARIABLES["gpu_memory_limit"])[0]) // 100
+
+
+def host_available() -> int:
+    """Bytes that this process can still take: of the machine's memory, and of every control group around it."""
+    return max(0, min([_machine_available(), *_cgroup_rests()]))
+
+
+def check(session: Session, sizes: Sequence[int], host: int) -> None:
+    """Decline a call that memory does not suffice for, before anything is allocated or transferred.
+
+    Parameters
+    ----------
+    session : Session
+        Where it would run.
+    sizes : sequence of int
+        Bytes of each buffer on the device.
+    host : int
+        Bytes on the host.
+
+    Raises
+    ------
+    Decline
+        "memory".
+    """
+    device, total = session.device, sum(sizes)
+    percent, source = from_environment(PROCESS_VARIABLES["gpu_memory_limit"])
+    limit = f"{percent} % of {device.name}'s memory" + ("" if source == "default" else f", {source}")
+    _compare("on the device", total, device_limit(device), limit)
+    _compare("in one buffer", max(sizes, default=0), device.max_allocation, f"the most that {device.name} gives")
+    shared = device.kind == "cpu"  # its memory is the host's
+    _compare("on the host", host + (total if shared else 0), host_available(), "what is available")
+
+
+def _compare(where: str, needed: int, allowed: int, limit: str) -> None:
+    if needed > allowed:
+        raise Decline("memory", f"needs {_readable(needed)} {where}, {_readable(allowed)} are allowed ({limit})")
+
+
+def _readable(size: int) -> str:
+    return f"{size / 2**30:.2f} GiB" if size >= 2**30 else f"{size / 2**20:.1f} MiB"
+
+
+# ---- the host's memory ----------------------------------------------------------------------------
+
+
+def _machine_available() -> int:
+    return 2**10 * _table("proc/meminfo").get("MemAvailable:", 2**50)
+
+
+def _cgroup_rests() -> Iterator[int]:
+    """Limit less use of each memory control group that this process is in, its parents included."""
+    for line in _text("proc/self/cgroup").splitlines():
+        _, controllers, group = line.split(":", 2)
+        if controllers == "":
+            yield from _rests("sys/fs/cgroup", group, "memory.max", "memory.current", "inactive_file")
+        elif "memory" in controllers.split(","):
+            names = "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"
+            yield from _rests("sys/fs/cgroup/memory", group, *names)
+
+
+def _rests(top: str, group: str, limit: str, usage: str, reclaimable: str) -> Iterator[int]:
+    # In a container the group's own path is often not mounted, and `top` is the container's group.
+    for folder in (Path(top, group.lstrip("/")), *Path(top, group.lstrip("/")).parents):
+        most = _text(folder / limit).strip()
+        if most.isdecimal():  # "max": no limit
+            used = int(_text(folder / usage) or 0) - _table(folder / "memory.stat").get(reclaimable, 0)
+            yield int(most) - used
+        if folder == Path(top):
+            return
+
+
+def _table(path: str | Path) -> dict[str, int]:
+    """A file of lines "name number ..."."""
+    rows = (line.split() for line in _text(path).splitlines())
+    return {row[0]: int(row[1]) for row in rows if len(row) > 1 and row[1].isdecimal()}
+
+
+def _text(path: str | Path) -> str:
+    try:
+        return (ROOT / path).read_text(encoding="utf-8")
+    except OSError:  # not this kind of system, or not readable: no limit
+        return ""
+
+
+# ---- allocation -----------------------------------------------------------------------------------
+
+
+def allocate(session: Session, count: int, dtype: str) -> pyopencl.Buffer:
+    """Device memory for `count` numbers, there as soon as this returns; freed when its last reference goes.
+
+    Raises
+    ------
+    Decline
+        "memory", when the device has not that much.
+    DeviceError
+        Any other failure.
+    """
+    import pyopencl as cl
+
+    size = max(count, 1) * ITEM_SIZES[dtype]  # OpenCL has no empty buffers
+    try:
+        buffer = cl.Buffer(session.context, cl.mem_flags.READ_WRITE, size)
+        # Drivers allocate at the first use, so use it here: a shortage shows before any work is done.
+        cl.enqueue_fill_buffer(session.queue, buffer, b"\0", 0, 1)
+    except cl.Error as error:
+        message = f"no buffer of {_readable(size)} on {session.device.name}: {error}"
+        if error.code in [getattr(cl.status_code, name) for name in SHORTAGES]:
+            raise Decline("memory", message) from error
+        raise DeviceError(message) from error
+    return buffer

@@ -1,0 +1,68 @@
+"""One context and queue for each device that is used, made at its first use and kept until the process ends."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from lapack_ai_backend.errors import DeviceError
+from lapack_ai_backend.opencl import devices
+
+if TYPE_CHECKING:
+    import pyopencl
+
+
+@dataclass(eq=False)  # one object each: compared and hashed by identity
+class Session:
+    """What computing on a device needs.
+
+    Attributes
+    ----------
+    device : Device
+        Whose session it is.
+    context : pyopencl.Context
+        For buffers and programs.
+    queue : pyopencl.CommandQueue
+        In order, without profiling, which would double the cost of a launch.
+    lock : threading.Lock
+        Held during a computation: the arguments of a kernel belong to the kernel, not to a launch.
+    programs : dict
+        What programs.py has built here, by dtype.
+    """
+
+    device: devices.Device
+    context: pyopencl.Context
+    queue: pyopencl.CommandQueue
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    programs: dict[str, Any] = field(default_factory=dict)
+
+
+_sessions: dict[str, Session] = {}  # by selector
+_opening = threading.Lock()
+
+
+def open_session(device: devices.Device) -> Session:
+    """The session of a device, the same one for every thread of this process.
+
+    Raises
+    ------
+    DeviceError
+        When the driver makes no context or queue, and in a child forked from a process that used OpenCL.
+    """
+    if devices.is_forked():  # before the lock, which the parent may have held
+        raise DeviceError(devices.FORKED)
+    with _opening:
+        if device.selector not in _sessions:
+            _sessions[device.selector] = devices.keep_through_fork(_open(device))
+        return _sessions[device.selector]
+
+
+def _open(device: devices.Device) -> Session:
+    import pyopencl as cl
+
+    try:
+        context = cl.Context([devices.handle(device)])
+        return Session(device, context, cl.CommandQueue(context))
+    except cl.Error as error:
+        raise DeviceError(f"{device.name}: no context: {error}") from error

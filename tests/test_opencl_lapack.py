@@ -1,0 +1,394 @@
+"""opencl/lapack.py, operation by operation, on an OpenCL device of the CPU (PoCL).
+
+Decompositions are judged by LAPACK's ratios, products by the bound of their own rounding errors,
+copies by their bits. Operands lie inside larger matrices, whose other elements must stay as they were.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from scripts import passes
+from svd_cases import ALARM, MATRICES, difference, matrix, orthogonality
+
+from lapack_ai_backend.errors import DeviceError
+from lapack_ai_backend.linalg import bidiagonal
+from lapack_ai_backend.native import ffi, lib
+from lapack_ai_backend.opencl import devices, lapack, programs
+from lapack_ai_backend.opencl.lapack import Matrix
+from lapack_ai_backend.opencl.session import Session, open_session
+
+Array = np.ndarray[Any, Any]
+
+DTYPES = ("float32", "float64")
+
+
+@pytest.fixture(scope="module")
+def session() -> Iterator[Session]:
+    device = devices.choose("cpu", "float64")
+    if device is None:
+        pytest.skip(devices.why_not("cpu", "float64"))
+    opened = open_session(device)
+    with opened.lock:
+        yield opened
+
+
+class Host:
+    """Matrices between host and device; those on the device lie inside a frame of NaNs."""
+
+    ABOVE, BELOW, BEFORE, BEHIND = 3, 2, 1, 2
+
+    def __init__(self, session: Session, dtype: str) -> None:
+        self.session, self.dtype = session, dtype
+
+    def to_device(self, a: Array) -> Matrix:
+        import pyopencl as cl
+
+        rows, columns = a.shape
+        framed = np.full((self.ABOVE + rows + self.BELOW, self.BEFORE + columns + self.BEHIND), np.nan, self.dtype)
+        framed[self.ABOVE : self.ABOVE + rows, self.BEFORE : self.BEFORE + columns] = a
+        whole = lapack.allocate(self.session, self.dtype, *framed.shape)
+        cl.enqueue_copy(self.session.queue, whole.buffer, np.ascontiguousarray(framed.T))
+        return whole.part(self.ABOVE, self.BEFORE, rows, columns)
+
+    def from_device(self, a: Matrix) -> Array:
+        """The matrix, once it is sure that its frame is untouched."""
+        import pyopencl as cl
+
+        columns = self.BEFORE + a.columns + self.BEHIND
+        framed = np.empty((columns, a.ld), self.dtype)
+        cl.enqueue_copy(self.session.queue, framed, a.buffer)
+        inside = (slice(self.BEFORE, self.BEFORE + a.columns), slice(self.ABOVE, self.ABOVE + a.rows))
+        found = framed[inside].T.copy()
+        framed[inside] = np.nan
+        assert np.isnan(framed).all(), "elements around the matrix were overwritten"
+        return found
+
+    def empty(self, rows: int, columns: int = 1) -> Matrix:
+        return self.to_device(np.full((rows, columns), np.nan))
+
+    def work(self, elements: int) -> Matrix:
+        """A workspace whose first elements belong to somebody else."""
+        return self.to_device(np.full((elements, 1), np.nan))
+
+    def random(self, *shape: int, seed: int = 0) -> Array:
+        return np.random.default_rng(seed).uniform(-1, 1, shape).astype(self.dtype)
+
+
+@pytest.fixture(params=DTYPES)
+def host(session: Session, request: pytest.FixtureRequest) -> Host:
+    return Host(session, request.param)
+
+
+def scaled(a: Array) -> Array:
+    """`a` times the power of two that brings its largest entry into [1/2, 1)."""
+    largest = np.abs(a).max() if a.size else 0
+    return np.asarray(np.ldexp(a, -np.frexp(largest)[1]))
+
+
+# ---- products --------------------------------------------------------------------------------------
+
+PRODUCTS = [(1, 1, 1), (2, 3, 0), (16, 64, 16), (63, 65, 17), (64, 64, 15), (65, 1, 64), (130, 67, 33), (33, 40, 2000)]
+
+
+@pytest.mark.parametrize(("alpha", "beta"), [(1, 0), (-1, 1), (2, -3)])
+@pytest.mark.parametrize("sizes", PRODUCTS)
+def test_gemm_is_componentwise_accurate(host: Host, sizes: tuple[int, int, int], alpha: int, beta: int) -> None:
+    m, n, k = sizes
+    for transa in (False, True):
+        for transb in (False, True):
+            a, b, c = host.random(m, k, seed=1), host.random(k, n, seed=2), host.random(m, n, seed=3)
+            if beta == 0:
+                c[:] = np.nan  # not read
+            target, work = host.to_device(c), host.work(lapack.gemm_work(m, n, k))
+            left, right = host.to_device(a.T if transa else a), host.to_device(b.T if transb else b)
+            lapack.gemm(host.session, transa, transb, alpha, left, right, beta, target, work)
+            wide_a, wide_b, wide_c = (each.astype(np.longdouble) for each in (a, b, c if beta else np.zeros_like(c)))
+            error = np.abs(host.from_device(target) - (alpha * (wide_a @ wide_b) + beta * wide_c))
+            bound = abs(alpha) * (np.abs(wide_a) @ np.abs(wide_b)) + abs(beta) * np.abs(wide_c)
+            assert (error <= (k + 3) * np.finfo(host.dtype).eps / 2 * bound).all()
+
+
+def test_gemm_without_enough_workspace_does_nothing(host: Host) -> None:
+    c = host.random(5, 5)
+    target, factor = host.to_device(c), host.to_device(host.random(3000, 5))
+    assert lapack.gemm_work(5, 5, 3000) > 0
+    with pytest.raises(DeviceError, match=r"gemm: CL_INVALID_BUFFER_SIZE \(-61\)"):
+        lapack.gemm(host.session, True, False, 1, factor, factor, 0, target)
+    assert (host.from_device(target) == c).all()
+
+
+# ---- decompositions ----------------------------------------------------------------------------------
+
+
+def apply_q(host: Host, v: Matrix, tau: Matrix, c: Array, transpose: bool = False) -> Array:
+    """Q C, or Q' C."""
+    target = host.to_device(c)
+    work = host.work(lapack.ormqr_work(target.rows, target.columns, v.columns))
+    lapack.ormqr(host.session, transpose, v, tau, target, work)
+    return host.from_device(target)
+
+
+def unit_vectors(m: int, n: int) -> Array:
+    """The identity, of which very tall matrices get but the columns of a little more than their range."""
+    return np.eye(m, m if m <= 700 else n + 40)
+
+
+def bidiagonalized(host: Host, a: Array) -> tuple[Array, Array, Array]:
+    """Q, B and P of a matrix that is scaled."""
+    m, n = a.shape
+    reduced, p = host.to_device(a), host.empty(n, n)
+    d, e, tauq, taup = (host.empty(size) for size in (n, n - 1, n, n - 1))
+    lapack.gebrd(host.session, reduced, p, d, e, tauq, taup, host.work(lapack.gebrd_work(m, n)))
+    wide_p = np.eye(n, dtype=host.dtype)
+    wide_p[1:, 1:] = apply_q(host, p.part(1, 0, n - 1, n - 1), taup, wide_p[1:, 1:])
+    q = apply_q(host, reduced, tauq, unit_vectors(m, n))
+    b = np.zeros((q.shape[1], n))
+    b[:n] = np.diag(host.from_device(d)[:, 0]) + np.diag(host.from_device(e)[:, 0], 1)
+    return q, b, wide_p
+
+
+def triangularized(host: Host, a: Array) -> tuple[Array, Array]:
+    """Q and R of a matrix that is scaled."""
+    (m, n), k = a.shape, min(a.shape)
+    reduced, tau, r = host.to_device(a), host.empty(k), host.empty(k, n)
+    lapack.geqrf(host.session, reduced, tau, host.work(lapack.geqrf_work(m, n)))
+    lapack.lacpy_upper(host.session, reduced.part(0, 0, k, n), r)
+    q = apply_q(host, reduced.part(0, 0, m, k), tau, unit_vectors(m, n))
+    wide_r = np.zeros((q.shape[1], n))
+    wide_r[:k] = host.from_device(r)
+    assert (np.tril(wide_r, -1) == 0).all()
+    return q, wide_r
+
+
+def residual(a: Array, product: Array) -> float:
+    """``|A - product| / (|A| max(m, n) eps)`` in the 1-norm."""
+    norm, error = (np.abs(each.astype(float)).sum(axis=0).max() for each in (a, a - product))
+    return float(error / (norm * max(a.shape) * np.finfo(a.dtype).eps)) if error else float(error)
+
+
+def assert_reduced(host: Host, a: Array) -> None:
+    """The ratios of gebrd and geqrf, LAPACK's component tests."""
+    q, b, p = bidiagonalized(host, a)
+    found = {"Q B P'": residual(a, q.astype(float) @ b @ p.T), "Q": orthogonality(q), "P": orthogonality(p)}
+    q, r = triangularized(host, a)
+    found |= {"Q R": residual(a, q.astype(float) @ r), "Q of QR": orthogonality(q)}
+    assert all(ratio <= ALARM for ratio in found.values()), found
+
+
+SHAPES = [
+    (1, 1), (2, 1), (2, 2), (3, 2), (3, 3), (31, 31), (32, 32), (33, 33), (33, 31), (63, 63), (64, 64), (65, 65),
+    (65, 33), (97, 96), (127, 127), (130, 128), (200, 7), (257, 1), (257, 256), (700, 33), (3000, 5),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: "x".join(map(str, shape)))
+def test_reductions_on_shapes(host: Host, shape: tuple[int, int]) -> None:
+    assert_reduced(host, scaled(host.random(*shape)))
+
+
+@pytest.mark.parametrize("shape", [(1, 3), (31, 40), (33, 32), (32, 90), (70, 200)])
+def test_qr_of_any_shape(host: Host, shape: tuple[int, int]) -> None:
+    a = scaled(host.random(*shape))
+    q, r = triangularized(host, a)
+    assert residual(a, q.astype(float) @ r) <= ALARM
+    assert orthogonality(q) <= ALARM
+
+
+@pytest.mark.parametrize("name", MATRICES)
+def test_reductions_on_the_matrix_set(host: Host, name: str) -> None:
+    assert_reduced(host, scaled(matrix(name, 75, 70, host.dtype)))
+
+
+@pytest.mark.parametrize("name", ["ones", "noise", "rank 5", "graded", "tiny tails"])
+def test_reductions_where_norms_underflow(host: Host, name: str) -> None:
+    """Tails of rounding errors, or of numbers whose squares vanish, past several panels."""
+    n, dtype = 130, host.dtype
+    rng = np.random.default_rng(5)
+    powers = (1e-40 if dtype == "float64" else 1e-20) ** np.linspace(0, 1, n)
+    a = {
+        "ones": np.ones((n, n)),
+        "noise": 1 + np.finfo(dtype).eps * rng.integers(0, 2, (n, n)),
+        "rank 5": rng.standard_normal((n, 5)) @ rng.standard_normal((5, n)),
+        "graded": powers[:, None] * rng.standard_normal((n, n)) * powers,
+        "tiny tails": np.eye(n) + float(np.finfo(dtype).tiny) * 1e3 * rng.standard_normal((n, n)),
+    }[name]
+    assert_reduced(host, scaled(a.astype(dtype)))
+
+
+def test_runs_are_identical(host: Host) -> None:
+    """Sums are made in one order, whichever work-group comes first."""
+    a = scaled(host.random(300, 257))
+    runs = [(*bidiagonalized(host, a), *triangularized(host, a)) for _ in range(3)]
+    for run in runs[1:]:
+        for first, again in zip(runs[0], run, strict=True):
+            assert first.tobytes() == again.tobytes()
+
+
+@pytest.mark.parametrize(("m", "n", "k"), [(3, 2, 2), (64, 5, 63), (100, 70, 65), (150, 33, 130), (600, 3, 2)])
+def test_ormqr_applies_the_reflectors_one_after_the_other(host: Host, m: int, n: int, k: int) -> None:
+    a, c = scaled(host.random(m, k)), host.random(m, n, seed=1)
+    reduced, tau = host.to_device(a), host.empty(k)
+    lapack.geqrf(host.session, reduced, tau, host.work(lapack.geqrf_work(m, k)))
+    v = np.tril(host.from_device(reduced).astype(float), -1) + np.eye(m, k)
+    factors = host.from_device(tau)[:, 0].astype(float)
+    for transpose in (False, True):
+        wanted = c.astype(float)
+        for i in range(k) if transpose else reversed(range(k)):
+            wanted -= factors[i] * np.outer(v[:, i], v[:, i] @ wanted)
+        found = apply_q(host, reduced, tau, c, transpose)
+        assert residual(found, wanted) <= ALARM
+
+
+# ---- singular values of bidiagonal matrices ------------------------------------------------------------
+
+
+def multisected(host: Host, d: Array, e: Array) -> Array:
+    n = len(d)
+    s = host.empty(n)
+    on_device = [host.to_device(each.reshape(-1, 1)) for each in (d, e)]
+    lapack.bdsvx(host.session, *on_device, s)
+    return host.from_device(s)[:, 0]
+
+
+def bidiagonals(n: int, dtype: str) -> dict[str, tuple[Array, Array]]:
+    rng = np.random.default_rng(n)
+    k = np.arange(n) / max(n - 1, 1)
+    least, eps = {"float64": 1e-200, "float32": 1e-25}[dtype], np.finfo(dtype).eps
+    found = {
+        "random": (rng.standard_normal(n), rng.standard_normal(n)),
+        "zero": (np.zeros(n), np.zeros(n)),
+        "identity": (-np.ones(n), np.zeros(n)),
+        "toeplitz": (np.ones(n), np.ones(n)),
+        "falling": (least**k, 0.5 * least**k),
+        "rising": (least ** k[::-1], 0.5 * least ** k[::-1]),
+        "zeros on d": (np.where(np.arange(n) % 4 == 0, 0, rng.standard_normal(n)), rng.standard_normal(n)),
+        "log-random": (eps ** rng.uniform(-1, 1, n), eps ** rng.uniform(-1, 1, n)),
+    }
+    return {name: (d.astype(dtype), e[: n - 1].astype(dtype)) for name, (d, e) in found.items()}
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 31, 33, 130])
+def test_multisection_is_as_accurate_as_the_largest_value(host: Host, n: int) -> None:
+    for name, (d, e) in bidiagonals(n, host.dtype).items():
+        s = np.sort(multisected(host, d, e))[::-1]
+        wanted = np.linalg.svd(np.diag(d.astype(float)) + np.diag(e.astype(float), 1), compute_uv=False)
+        assert difference(s, wanted.astype(host.dtype), n) <= ALARM, name
+
+
+@pytest.mark.parametrize("name", ["random", "toeplitz", "falling", "rising", "log-random"])
+def test_multisection_is_relatively_accurate(host: Host, name: str) -> None:
+    """Up to order 25 LAPACK's bdsdc runs the QR iteration, which is accurate relative to each value."""
+    d, e = bidiagonals(25, host.dtype)[name]
+    s = multisected(host, d, e)
+    wanted = bidiagonal.bdsdc(d.astype(float), e.astype(float))[1]
+    assert (np.abs(s - wanted) <= 100 * np.finfo(host.dtype).eps * wanted + np.finfo(host.dtype).tiny).all()
+
+
+def test_multisection_ends_on_anything(host: Host) -> None:
+    for value in (np.nan, np.inf):
+        d, e = bidiagonals(40, host.dtype)["random"]
+        d[7] = value
+        multisected(host, d, e)
+
+
+# ---- auxiliary routines --------------------------------------------------------------------------------
+
+
+def largest(host: Host, a: Array) -> float:
+    import pyopencl as cl
+
+    run = lapack.allocate(host.session, host.dtype, *a.shape)
+    cl.enqueue_copy(host.session.queue, run.buffer, np.ascontiguousarray(a.T))
+    result = host.empty(1)
+    lapack.max_abs(host.session, run, result, host.work(lapack.max_abs_work()))
+    return float(host.from_device(result)[0, 0])
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 300), (257, 3), (400, 401)])
+def test_max_abs_finds_every_place(host: Host, shape: tuple[int, int]) -> None:
+    a = host.random(*shape)
+    assert largest(host, a) == np.abs(a).max()
+    for place in {0, 1, 255, 256, a.size // 2, a.size - 1} & set(range(a.size)):
+        for value, wanted in ((-7.0, 7.0), (np.nan, np.inf), (np.inf, np.inf), (-np.inf, np.inf)):
+            changed = a.copy()
+            changed.flat[place] = value
+            assert largest(host, changed) == wanted
+    assert largest(host, np.zeros_like(a)) == 0
+
+
+def test_max_abs_wants_one_run_of_memory(host: Host) -> None:
+    with pytest.raises(DeviceError, match=r"CL_INVALID_VALUE \(-30\)"):
+        lapack.max_abs(host.session, host.empty(3, 3), host.empty(1), host.work(lapack.max_abs_work()))
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (31, 33), (32, 64), (100, 7), (1, 90)])
+def test_lascl_is_exact(host: Host, shape: tuple[int, int]) -> None:
+    a, info = host.random(*shape), np.finfo(host.dtype)
+    a.ravel()[0] = info.max
+    for exponent in (0, 1, -3, info.minexp - 5):  # the last one makes subnormal numbers
+        for transpose in (False, True):
+            target = host.empty(*(shape[::-1] if transpose else shape))
+            lapack.lascl(host.session, host.to_device(a), target, exponent, transpose)
+            with np.errstate(over="ignore"):
+                wanted = np.ldexp(a.T if transpose else a, exponent)
+            assert (host.from_device(target) == wanted).all()
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (31, 33), (64, 32), (100, 7)])
+def test_laset_and_lacpy(host: Host, shape: tuple[int, int]) -> None:
+    target, triangle, a = host.empty(*shape), host.empty(*shape), host.random(*shape)
+    lapack.laset(host.session, -2, 3, target)
+    assert (host.from_device(target) == np.where(np.eye(*shape), 3, -2)).all()
+    lapack.lacpy_upper(host.session, host.to_device(a), triangle)
+    assert (host.from_device(triangle) == np.triu(a)).all()
+
+
+# ---- failures --------------------------------------------------------------------------------------------
+
+
+def test_loops_stop_at_the_first_failure(host: Host) -> None:
+    """Each kernel of a reduction in turn is no kernel: its launch fails, and nothing after it is tried."""
+    n = 70
+    a, square, vector, work = host.to_device(host.random(n, n)), host.empty(n, n), host.empty(n), host.work(10**6)
+    native = [lapack._native(each) for each in (a, square, vector, vector, vector, vector, work)]
+    whole = programs.kernels(host.session, host.dtype)
+    for number in (lib.LAI_CL_PANEL_COLUMN, lib.LAI_CL_PANEL_LEFT, lib.LAI_CL_PANEL_ROW, lib.LAI_CL_PANEL_RIGHT):
+        broken = ffi.new("lai_opencl *", whole[0])
+        broken.kernels[number] = ffi.NULL
+        assert lib.lai_cl_gebrd(broken, *native) == -48  # CL_INVALID_KERNEL
+    broken = ffi.new("lai_opencl *", whole[0])
+    broken.kernels[lib.LAI_CL_GEMM] = ffi.NULL
+    assert lib.lai_cl_gebrd(broken, *native) == -48
+    assert lib.lai_cl_gebrd(whole, *native) == 0
+    host.session.queue.finish()
+
+
+def test_library_without_opencl_is_told() -> None:
+    assert lib.lai_opencl_load(b"no such library") == -1
+
+
+CONTINUATIONS = """
+import sys
+sys.path.insert(0, {tests!r})
+import test_opencl_lapack as t
+session = t.open_session(t.devices.choose("cpu", "float64"))
+for dtype in t.DTYPES:
+    host = t.Host(session, dtype)
+    t.assert_reduced(host, t.scaled(host.random(70, 45)))
+    t.test_multisection_is_relatively_accurate(host, "falling")
+    t.test_max_abs_finds_every_place(host, (257, 3))
+    t.test_lascl_is_exact(host, (31, 33))
+"""
+
+
+def test_kernels_do_not_depend_on_how_pocl_runs_work_groups(session: Session, tmp_path: Any) -> None:
+    """PoCL turns barriers into loops (loopvec, its default, which all other tests run) or into continuations (cbs)."""
+    if session.device.platform != "Portable Computing Language":
+        pytest.skip(f"{session.device.platform} is not PoCL")
+    variables = {"POCL_WORK_GROUP_METHOD": "cbs", "POCL_MAX_WORK_GROUP_SIZE": "256", "POCL_CACHE_DIR": str(tmp_path)}
+    passes(CONTINUATIONS.format(tests=os.path.dirname(__file__)), variables=variables)

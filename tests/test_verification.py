@@ -1,0 +1,167 @@
+"""Every result of a device is checked: what the checks let pass, what they catch, what then happens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import scipy.linalg as sl
+from svd_cases import MATRICES, matrix
+
+import lapack_ai_backend as lapack_ai
+from lapack_ai_backend import registry
+from lapack_ai_backend.errors import Decline
+from lapack_ai_backend.linalg import verification
+from lapack_ai_backend.linalg.verification import Verification
+
+A = matrix("gauss", 40, 30, "float64")
+
+
+def decomposed(a: np.ndarray[Any, Any], full: bool = False) -> tuple[Any, Any, Any]:
+    u, s, vh = np.linalg.svd(a, full_matrices=full)
+    return u, s, vh
+
+
+# ---- the checks themselves ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", MATRICES)
+def test_healthy_results_pass_with_room(name: str, dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """LAPACK's own results stay a factor of 10 below the limit, which says that no healthy one will be refused."""
+    monkeypatch.setattr(verification, "LIMIT", 5.0)
+    for m, n, full in ((70, 70, False), (150, 20, True), (20, 150, True)):
+        a = matrix(name, m, n, dtype)
+        a = a / np.maximum(np.abs(a).max(), 1).astype(dtype)
+        u, s, vh = decomposed(a, full)
+        Verification(a, 0).probe(u, s, vh)
+        Verification(a, 0).reference(s, u, vh)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("exponent", [-1015, -500, -20, 0, 20, 500, 1015])
+def test_scaled_problems_pass(dtype: str, exponent: int) -> None:
+    """The checks neither overflow nor lose digits at the ends of the range."""
+    if dtype == "float32":
+        exponent //= 9
+    a = np.ldexp(matrix("mode 4, mild", 30, 20, dtype), -exponent)
+    scaled = np.ldexp(a, exponent)
+    u, s, vh = decomposed(scaled)
+    with np.errstate(over="raise", invalid="raise"):
+        Verification(a, exponent).probe(u, s, vh)
+        Verification(a, exponent).reference(s, u, vh)
+
+
+def spoiled(**changes: Callable[[Any], Any]) -> tuple[Any, Any, Any]:
+    parts = dict(zip("usv", decomposed(A), strict=True))
+    for name, change in changes.items():
+        parts[name] = change(parts[name].copy())
+    return parts["u"], parts["s"], parts["v"]
+
+
+def with_entry(value: float, place: int = 7) -> Callable[[Any], Any]:
+    def change(x: Any) -> Any:
+        x.flat[place] = value
+        return x
+
+    return change
+
+
+WRONG = {
+    "NaN in U": spoiled(u=with_entry(np.nan)),
+    "NaN in s": spoiled(s=with_entry(np.nan)),
+    "Inf in V": spoiled(v=with_entry(np.inf)),
+    "unsorted": spoiled(s=lambda s: s[::-1]),
+    "negative": spoiled(s=with_entry(-1e-3, -1)),
+    "one value off by 1e-9": spoiled(s=lambda s: s * np.r_[1 + 1e-9, np.ones(29)]),
+    "all zero": spoiled(u=np.zeros_like, s=np.zeros_like, v=np.zeros_like),
+    "two columns of U swapped": spoiled(u=lambda u: u[:, [1, 0, *range(2, 30)]]),
+    "a sign": spoiled(u=lambda u: u * np.r_[-1.0, np.ones(29)]),
+    "U not orthogonal, the product right": spoiled(u=lambda u: u * 2, v=lambda v: v / 2),
+    "last tile not written": spoiled(u=lambda u: np.where(np.arange(40)[:, None] < 32, u, 0)),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_wrong_results_are_caught(name: str) -> None:
+    u, s, vh = WRONG[name]
+    checks = Verification(A, 0)
+    for check in (lambda: checks.probe(u, s, vh), lambda: checks.reference(s, u, vh)):
+        with pytest.raises(Decline) as caught, np.errstate(invalid="ignore"):
+            check()
+        assert caught.value.reason_code == "wrong_result"
+
+
+@pytest.mark.parametrize("name", ["NaN in s", "unsorted", "negative", "one value off by 1e-9", "all zero"])
+def test_wrong_values_alone_are_caught(name: str) -> None:
+    with pytest.raises(Decline):
+        Verification(A, 0).values(WRONG[name][1])
+
+
+def test_reference_catches_what_the_sum_of_squares_cannot() -> None:
+    """Two values moved so that their squares keep their sum."""
+    s = decomposed(A)[1]
+    s[3] = np.sqrt(s[3] ** 2 + 1e-3)
+    s[4] = np.sqrt(s[4] ** 2 - 1e-3)
+    Verification(A, 0).values(s)
+    with pytest.raises(Decline, match="difference of singular values"):
+        Verification(A, 0).reference(s)
+
+
+# ---- in a call -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def garbage(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A device that returns vectors and values of another matrix."""
+    from lapack_ai_backend.linalg import gesdd
+
+    decompose = gesdd.decompose
+
+    def wrong(*args: Any, **kwargs: Any) -> Any:
+        u, s, v = decompose(*args, **kwargs)
+        return u, s * np.float64(1.001), v
+
+    monkeypatch.setattr(gesdd, "decompose", wrong)
+    return iter(())
+
+
+@pytest.mark.usefixtures("garbage")
+@pytest.mark.parametrize("verify", ["probe", "always"])
+@pytest.mark.parametrize("function", [sl.svd, sl.svdvals])
+def test_wrong_result_is_replaced_and_counted(function: Any, verify: str, caplog: pytest.LogCaptureFixture) -> None:
+    name = f"scipy.linalg.{function.__name__}"
+    wanted = function(A)
+    with lapack_ai.set_backend(device="cpu", verify=verify), lapack_ai.trace() as t:
+        for _ in range(4):
+            np.testing.assert_equal(function(A), wanted)
+    codes = [each.reason_code for each in t.decisions]
+    assert codes == ["wrong_result"] * registry.FAILURES_BEFORE_BREAK + ["broken"] * (len(codes) - 3)
+    assert lapack_ai.stats()[name, "stock"].fallbacks["wrong_result"] >= 2  # SciPy's svdvals calls svd
+    assert "eps sqrt(max(m, n))" in caplog.text
+
+
+@pytest.mark.usefixtures("garbage")
+def test_strict_raises_on_a_wrong_result() -> None:
+    with (
+        lapack_ai.set_backend(device="cpu", strict=True),
+        pytest.raises(lapack_ai.KernelError, match="opencl_svd failed"),
+    ):
+        sl.svd(A)
+
+
+@pytest.mark.usefixtures("garbage")
+def test_verify_off_checks_nothing() -> None:
+    with lapack_ai.set_backend(device="cpu", verify="off"):
+        np.testing.assert_allclose(sl.svd(A)[1], decomposed(A)[1] * 1.001, rtol=1e-12)
+
+
+@pytest.mark.parametrize("verify", ["probe", "off", "always"])
+def test_right_results_pass(verify: str) -> None:
+    with lapack_ai.set_backend(device="cpu", verify=verify, strict=True), lapack_ai.trace() as t:
+        for a in (A, A.T, A[:, :5], np.zeros((4, 3)), np.full((3, 3), 1e300), np.full((3, 3), 1e-310)):
+            sl.svd(a)
+            sl.svdvals(a)
+    assert {each.kernel for each in t.decisions} == {"opencl_svd"}
