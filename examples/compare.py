@@ -25,6 +25,7 @@ import json
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -223,32 +224,32 @@ def compare_routes(script: Path, options: list[str], rounds: int) -> Iterator[Co
 
 
 def shown(times: list[float]) -> str:
-    return f"{min(times):.4f} to {max(times):.4f}"
+    return f"{min(times):.3f} to {max(times):.3f}"
 
 
 def calls_by_kernel(report: dict[str, Any]) -> str:
-    """A line for each function: how many calls ran on which kernel."""
-    counts: dict[str, dict[str, int]] = {}
+    """A line for each function and kernel: how many calls."""
+    counts: Counter[str] = Counter()
     for call in report["calls"]:
-        kernels = counts.setdefault(call["function"].rpartition(".")[2], {})
-        kernels[call["kernel"]] = kernels.get(call["kernel"], 0) + call["calls"]
-    return "\n".join(
-        f"{function}: " + ", ".join(f"{kernel} {count:,}" for kernel, count in kernels.items())
-        for function, kernels in sorted(counts.items())
-    )
+        counts[f"{call['function'].rpartition('.')[2]} on {call['kernel']}"] += call["calls"]
+    return "\n".join(f"{where}: {count:,}" for where, count in sorted(counts.items()))
+
+
+def blocks_by_way(report: dict[str, Any]) -> str:
+    """A line for each way in which blocks were computed."""
+    return "\n".join(f"{way}: {count:,}" for way, count in report["blocks"].items() if count)
 
 
 def times_table(comparisons: list[Comparison]) -> Table:
     table = Table(title="Seconds of the numerical part, best and worst round; calls and blocks of one whole run")
     table.add_column("program", no_wrap=True)
     table.add_column("accelerated by")
-    for title in ("stock", "accelerated", "best stock / accelerated"):
-        table.add_column(title, justify="right")
-    table.add_column("calls by kernel")
-    for title in ("AlphaTensor blocks", "direct", "stock blocks"):
-        table.add_column(title, justify="right")
+    for title in ("stock", "accelerated"):
+        table.add_column(title, justify="right", no_wrap=True)
+    table.add_column("best stock / accelerated", justify="right")
+    for title in ("calls", "blocks of products"):
+        table.add_column(title, no_wrap=True)
     for c in comparisons:
-        blocks = c.report["blocks"]
         table.add_row(
             c.script.name,
             str(c.route),
@@ -256,7 +257,7 @@ def times_table(comparisons: list[Comparison]) -> Table:
             shown(c.times),
             f"{c.ratio:.2f}",
             calls_by_kernel(c.report),
-            *(f"{blocks[kind]:,}" for kind in ("alphatensor", "direct", "stock")),
+            blocks_by_way(c.report),
         )
     return table
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 from unittest import mock
 
@@ -22,6 +22,7 @@ POINTS: dict[str, tuple[Any, str, str]] = {
     "transfer": (cl, "enqueue_copy", "OUT_OF_RESOURCES"),
     "routine": (lapack, "lib", "OUT_OF_RESOURCES"),  # csrc/opencl: a launch in it fails
 }
+ONCE = ("context", "build", "kernel")  # called at the first use of a device
 
 
 class Calls:
@@ -62,12 +63,13 @@ class _Library:
 def failing(point: str, call: int | None = None, status: str | None = None) -> Iterator[Calls]:
     """Call number `call` at a point of `POINTS` fails; None: calls are counted and none fails.
 
-    The process has no session inside, as before its first use of a device.
+    At points of `ONCE` the process has no session, as before its first use of a device.
     """
     owner, name, usual = POINTS[point]
     calls = Calls(call, status or usual)
     replacement = _Library(calls) if owner is lapack else calls.raising(getattr(owner, name))
-    with mock.patch.dict(session._sessions, clear=True), mock.patch.object(owner, name, replacement):
+    anew = mock.patch.dict(session._sessions, clear=True) if point in ONCE else nullcontext()
+    with anew, mock.patch.object(owner, name, replacement):
         yield calls
 
 

@@ -6,12 +6,16 @@ an error over the norm, the size and eps. LAPACK's limit is 50; codes that are w
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 Array = np.ndarray[Any, Any]
+
+# What the tests of the OpenCL SVD run on, by its selector in `lapack-ai info`; "gpu" would keep its size threshold.
+DEVICE = os.environ.get("OPENCL_TEST_DEVICE", "cpu")
 
 LIMIT = 50.0  # LAPACK's
 ALARM = 5.0  # ours

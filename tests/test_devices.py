@@ -231,7 +231,7 @@ def test_every_kernel_is_handed_over(device: Device) -> None:
 
 def test_build_says_what_the_compiler_said(device: Device, caplog: pytest.LogCaptureFixture) -> None:
     session = sessions.open_session(device)
-    with pytest.raises(DeviceError, match="(?s)the build with -DPRECISION=64 failed: .*no_such_name") as raised:
+    with pytest.raises(DeviceError, match=r"(?s)the build with -DPRECISION=64 failed: .*no_such_name") as raised:
         programs.build(session, "__kernel void f(__global int *x) { *x = no_such_name; }", "-DPRECISION=64")
     assert str(raised.value) in caplog.text
 

@@ -43,7 +43,7 @@ def compare(folder: Path, computation: str, **variables: str) -> subprocess.Comp
 def test_products_that_agree(tmp_path: Path) -> None:
     done = compare(tmp_path, PRODUCTS)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "matmul: alphatensor49 1" in done.stdout
+    assert "matmul on alphatensor49: 1" in done.stdout
     assert "--device cpu" not in done.stdout
     assert "All results of 1 programs agree." in done.stdout
 
@@ -75,7 +75,7 @@ def test_decompositions_where_no_device_is(tmp_path: Path) -> None:
 def test_decompositions_on_the_cpu_say_what_they_cost(tmp_path: Path) -> None:
     done = compare(tmp_path, VALUES)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "svd: opencl_svd 1" in done.stdout
+    assert "svd on opencl_svd: 1" in done.stdout
     assert "program.py, lapack-ai run --device cpu: this shows the route, not a gain" in done.stdout
 
 

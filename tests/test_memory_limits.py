@@ -171,7 +171,7 @@ def test_allocate(session: Session, count: int, dtype: str, size: int) -> None:
     ],
 )
 def test_failing_allocation(session: Session, point: str, status: str, expected: type[Exception]) -> None:
-    with faulty_device.failing(point, 0, status), pytest.raises(expected, match=f"128.0 MiB on .*{status}") as raised:
+    with faulty_device.failing(point, 0, status), pytest.raises(expected, match=f"128.00 MiB on .*{status}") as raised:
         memory.allocate(session, 2**24, "float64")
     if isinstance(raised.value, Decline):
         assert raised.value.reason_code == "memory"

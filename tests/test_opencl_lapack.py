@@ -339,6 +339,14 @@ def test_lascl_is_exact(host: Host, shape: tuple[int, int]) -> None:
             assert (host.from_device(target) == wanted).all()
 
 
+def test_lascl_of_a_million_columns(host: Host) -> None:
+    """More than one dimension of work-groups may count."""
+    a = np.arange(2_000_001, dtype=host.dtype).reshape(1, -1)
+    target = host.empty(a.shape[1])
+    lapack.lascl(host.session, host.to_device(a), target, -1, transpose=True)
+    assert (host.from_device(target) == a.T / 2).all()
+
+
 @pytest.mark.parametrize("shape", [(1, 1), (31, 33), (64, 32), (100, 7)])
 def test_laset_and_lacpy(host: Host, shape: tuple[int, int]) -> None:
     target, triangle, a = host.empty(*shape), host.empty(*shape), host.random(*shape)

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from outcomes import outcome
 from svd_cases import (
     ALARM,
+    DEVICE,
     MATRICES,
     difference,
     is_sorted,
@@ -35,7 +36,7 @@ SVD = "scipy.linalg.svd"
 @pytest.fixture(autouse=True)
 def on_the_device() -> Iterator[None]:
     """The backend on, the device named, failures raised: a test of the stock path is no test."""
-    with lapack_ai.set_backend(lapack_ai, device="cpu", strict=True):
+    with lapack_ai.set_backend(lapack_ai, device=DEVICE, strict=True):
         yield
 
 
@@ -249,7 +250,7 @@ def test_two_threads_at_once() -> None:
     found: dict[int, Any] = {}
 
     def work(k: int) -> None:
-        with lapack_ai.set_backend(device="cpu", strict=True):
+        with lapack_ai.set_backend(device=DEVICE, strict=True):
             for _ in range(3):
                 found[k] = sl.svd(matrices[k])
 

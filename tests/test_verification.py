@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import scipy.linalg as sl
-from svd_cases import MATRICES, matrix
+from svd_cases import DEVICE, MATRICES, matrix
 
 import lapack_ai_backend as lapack_ai
 from lapack_ai_backend import registry
@@ -134,7 +134,7 @@ def garbage(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def test_wrong_result_is_replaced_and_counted(function: Any, verify: str, caplog: pytest.LogCaptureFixture) -> None:
     name = f"scipy.linalg.{function.__name__}"
     wanted = function(A)
-    with lapack_ai.set_backend(device="cpu", verify=verify), lapack_ai.trace() as t:
+    with lapack_ai.set_backend(device=DEVICE, verify=verify), lapack_ai.trace() as t:
         for _ in range(4):
             np.testing.assert_equal(function(A), wanted)
     codes = [each.reason_code for each in t.decisions]
@@ -146,7 +146,7 @@ def test_wrong_result_is_replaced_and_counted(function: Any, verify: str, caplog
 @pytest.mark.usefixtures("garbage")
 def test_strict_raises_on_a_wrong_result() -> None:
     with (
-        lapack_ai.set_backend(device="cpu", strict=True),
+        lapack_ai.set_backend(device=DEVICE, strict=True),
         pytest.raises(lapack_ai.KernelError, match="opencl_svd failed"),
     ):
         sl.svd(A)
@@ -154,13 +154,13 @@ def test_strict_raises_on_a_wrong_result() -> None:
 
 @pytest.mark.usefixtures("garbage")
 def test_verify_off_checks_nothing() -> None:
-    with lapack_ai.set_backend(device="cpu", verify="off"):
+    with lapack_ai.set_backend(device=DEVICE, verify="off"):
         np.testing.assert_allclose(sl.svd(A)[1], decomposed(A)[1] * 1.001, rtol=1e-12)
 
 
 @pytest.mark.parametrize("verify", ["probe", "off", "always"])
 def test_right_results_pass(verify: str) -> None:
-    with lapack_ai.set_backend(device="cpu", verify=verify, strict=True), lapack_ai.trace() as t:
+    with lapack_ai.set_backend(device=DEVICE, verify=verify, strict=True), lapack_ai.trace() as t:
         for a in (A, A.T, A[:, :5], np.zeros((4, 3)), np.full((3, 3), 1e300), np.full((3, 3), 1e-310)):
             sl.svd(a)
             sl.svdvals(a)

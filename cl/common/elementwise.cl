@@ -5,16 +5,20 @@
  *   laset               A = alpha off the diagonal, beta on it
  *   lacpy_upper         B = the upper triangle or trapezoid of A, zero below
  *
- * Groups: (tiles of rows, tiles of columns) of A.
+ * Groups: (tiles of rows, y, z) of A, y z at least the tiles of columns: some devices have 65535 groups at most
+ * in the second dimension, and the tall matrix that the host keeps by rows is a very wide one here.
  */
 
 #define TILE 32
 #define STEP 8
 
+#define FIRST_ROW (get_group_id(0) * TILE)
+#define FIRST_COLUMN ((get_group_id(1) + get_group_id(2) * get_num_groups(1)) * TILE)
+
 /* For each element (i, j) of this item in a tile. */
-#define FOR_TILE(i, j)                                                                              \
-    const int i = (int)(get_group_id(0) * TILE + get_local_id(0));                                  \
-    for (int j = (int)(get_group_id(1) * TILE + get_local_id(1)), end_ = j + TILE; j < end_; j += STEP)
+#define FOR_TILE(i, j)                                      \
+    const int i = (int)(FIRST_ROW + get_local_id(0));       \
+    for (int j = (int)(FIRST_COLUMN + get_local_id(1)), end_ = j + TILE; j < end_; j += STEP)
 
 __kernel __attribute__((reqd_work_group_size(TILE, STEP, 1)))
 void lascl(int m, int n, int exponent, MATRIX(a), MATRIX(b))
@@ -29,7 +33,7 @@ void lascl_transposed(int m, int n, int exponent, MATRIX(a), MATRIX(b))
 {
     __local real tile[TILE][TILE + 1]; /* by columns of A; the pad spreads its rows over the memory banks */
     const int x = get_local_id(0), y = get_local_id(1);
-    const int i0 = get_group_id(0) * TILE, j0 = get_group_id(1) * TILE;
+    const int i0 = FIRST_ROW, j0 = FIRST_COLUMN;
 
     for (int s = y; s < TILE; s += STEP)
         if (i0 + x < m && j0 + s < n)
@@ -58,4 +62,6 @@ void lacpy_upper(int m, int n, MATRIX(a), MATRIX(b))
 
 #undef TILE
 #undef STEP
+#undef FIRST_ROW
+#undef FIRST_COLUMN
 #undef FOR_TILE

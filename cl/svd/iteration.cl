@@ -13,6 +13,9 @@
  *                 the bracket [lower, upper) to a ninth. Groups: n / 32.
  */
 
+/* A pivot is zero where x is the value itself: not above it, so that values which are numbers come out exact. */
+#define AWAY_FROM_ZERO(q, least) (fabs(q) >= (least) ? (q) : (q) < 0 ? -(least) : (least))
+
 #define POINTS 8
 #define VALUES 32
 #define ITEMS 256
@@ -59,11 +62,11 @@ void multisection(int n, VECTOR(d), VECTOR(e), VECTOR(s))
         real q = -x;
         int negative = 0;
         for (int i = 0; i < n; i++) {
-            q = fabs(q) < least ? -least : q;
+            q = AWAY_FROM_ZERO(q, least);
             negative += q < 0;
             const real diagonal = ELEMENT(d, i);
             q = -x - diagonal * (diagonal / q);
-            q = fabs(q) < least ? -least : q;
+            q = AWAY_FROM_ZERO(q, least);
             negative += q < 0;
             const real super = i < n - 1 ? ELEMENT(e, i) : 0;
             q = -x - super * (super / q);
@@ -87,6 +90,7 @@ void multisection(int n, VECTOR(d), VECTOR(e), VECTOR(s))
         ELEMENT(s, index) = AS_REAL(lower[value]);
 }
 
+#undef AWAY_FROM_ZERO
 #undef POINTS
 #undef VALUES
 #undef ITEMS

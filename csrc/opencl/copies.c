@@ -1,11 +1,12 @@
 /* lascl, laset, lacpy: one launch each. */
 #include "opencl/launch.h"
 
-enum { TILE = 32 };
+enum { TILE = 32, MOST_GROUPS = 1 << 15 };
 
 static lai_groups tiles(const lai_matrix *a)
 {
-    return (lai_groups){ pieces(a->rows, TILE), pieces(a->columns, TILE), 1 };
+    const int64_t columns = pieces(a->columns, TILE), y = least(columns, MOST_GROUPS);
+    return (lai_groups){ pieces(a->rows, TILE), y, y ? pieces(columns, y) : 0 };
 }
 
 int lai_cl_lascl(const lai_opencl *cl, int transpose, int exponent, const lai_matrix *a, const lai_matrix *b)

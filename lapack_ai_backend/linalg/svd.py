@@ -111,7 +111,7 @@ def _one(workspace: gesdd.Workspace, a: Array, verify: str) -> Any:
             checks.probe(u, s, v.T)
         if verify == "always":
             checks.reference(s, u, None if v is None else v.T)
-    s = np.ldexp(s, -exponent)
+    s = np.abs(np.ldexp(s, -exponent))  # LAPACK's zeros may have a sign
     if u is None:
         return None, s, None
     return (v, s, u.T) if wide else (u, s, v.T)

@@ -1,1 +1,1 @@
-"""OpenCL: devices now; programs, buffers and the SVD's kernels build on them."""
+"""OpenCL: devices and their drivers, sessions, programs, memory, and LAPACK's routines on them."""

@@ -67,7 +67,8 @@ def _compare(where: str, needed: int, allowed: int, limit: str) -> None:
 
 
 def _readable(size: int) -> str:
-    return f"{size / 2**30:.2f} GiB" if size >= 2**30 else f"{size / 2**20:.1f} MiB"
+    unit, name = next((each for each in ((2**30, "GiB"), (2**20, "MiB")) if size >= each[0]), (1, "bytes"))
+    return f"{size / unit:.2f} {name}" if unit > 1 else f"{size} {name}"
 
 
 # ---- the host's memory ----------------------------------------------------------------------------
