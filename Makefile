@@ -24,7 +24,8 @@ NUMPY_SUITE = -p lapack_ai_backend.testing --expect-kernel direct --expect-kerne
     -p no:cacheprovider -c /dev/null -q --pyargs numpy._core.tests.test_multiarray -k "atmul or TestMatMul"
 
 # SciPy's: every test of scipy.linalg, every SVD that our kernel takes on PoCL.
-SCIPY_SUITE = -p lapack_ai_backend.testing --expect-kernel opencl_svd --expect-kernel direct \
+SCIPY_SUITE = -p lapack_ai_backend.testing \
+    --expect-kernel opencl_svd --expect-kernel alphatensor49 --expect-kernel direct --expect-kernel integer \
     -p no:cacheprovider -c /dev/null -q --pyargs scipy.linalg
 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
@@ -73,10 +74,10 @@ wheel: $(VENV)/.build-tools ## build a wheel into dist/
 # ---- checks ------------------------------------------------------------------------------------
 
 .PHONY: check
-check: lint test sanitize ## everything that CI runs
+check: lint test pocl-suite sanitize ## everything that CI runs
 
 .PHONY: test
-test: unit-tests uarray-suite numpy-suite ## the tests, and NumPy's own matmul tests with the backend on
+test: unit-tests uarray-suite numpy-suite scipy-suite ## the tests, and NumPy's and SciPy's own with the backend on
 
 .PHONY: unit-tests
 unit-tests: $(VENV)/.tools $(if $(CI),browser)
@@ -111,7 +112,7 @@ pocl-suite: $(VENV)/.tools ## the OpenCL tests again, under PoCL's other way to 
 	    $(BIN)/pytest -q $(OPENCL_TESTS)
 
 .PHONY: suites
-suites: unit-tests uarray-suite numpy-suite scipy-suite pocl-suite ## every suite there is
+suites: uarray-suite numpy-suite scipy-suite pocl-suite ## other people's tests, and ours in other surroundings
 
 .PHONY: lint
 lint: $(VENV)/.tools ## style, types, generated sources up to date

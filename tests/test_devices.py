@@ -173,6 +173,15 @@ def test_without_pyopencl(unasked: None, monkeypatch: pytest.MonkeyPatch) -> Non
     assert devices.why_not("cpu").startswith("pyopencl does not load: ")
 
 
+def test_whatever_asking_raises_is_the_reason(unasked: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_text(*args: object) -> Device:
+        raise UnicodeDecodeError("utf-8", b"\xff", 0, 1, "a driver's name")
+
+    monkeypatch.setattr(devices, "_describe", no_text)
+    assert devices.choose("cpu") is None
+    assert devices.why_not("cpu").startswith("OpenCL could not be asked: UnicodeDecodeError")
+
+
 def test_without_platforms(unasked: None, tmp_path: Path) -> None:
     """What a machine without drivers says; the backend stays usable."""
     passes(

@@ -6,14 +6,12 @@ copies by their bits. Operands lie inside larger matrices, whose other elements 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
-from scripts import passes
-from svd_cases import ALARM, MATRICES, difference, matrix, orthogonality
+from svd_cases import ALARM, DEVICE, MATRICES, difference, matrix, orthogonality
 
 from lapack_ai_backend.errors import DeviceError
 from lapack_ai_backend.linalg import bidiagonal
@@ -29,9 +27,9 @@ DTYPES = ("float32", "float64")
 
 @pytest.fixture(scope="module")
 def session() -> Iterator[Session]:
-    device = devices.choose("cpu", "float64")
+    device = devices.choose(DEVICE, "float64")
     if device is None:
-        pytest.skip(devices.why_not("cpu", "float64"))
+        pytest.skip(devices.why_not(DEVICE, "float64"))
     opened = open_session(device)
     with opened.lock:
         yield opened
@@ -380,23 +378,15 @@ def test_library_without_opencl_is_told() -> None:
     assert lib.lai_opencl_load(b"no such library") == -1
 
 
-CONTINUATIONS = """
-import sys
-sys.path.insert(0, {tests!r})
-import test_opencl_lapack as t
-session = t.open_session(t.devices.choose("cpu", "float64"))
-for dtype in t.DTYPES:
-    host = t.Host(session, dtype)
-    t.assert_reduced(host, t.scaled(host.random(70, 45)))
-    t.test_multisection_is_relatively_accurate(host, "falling")
-    t.test_max_abs_finds_every_place(host, (257, 3))
-    t.test_lascl_is_exact(host, (31, 33))
-"""
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_kernels_fit_small_devices(session: Session, dtype: str) -> None:
+    """PoCL has megabytes of local memory and groups of thousands, where GPUs have 32 KiB and 256."""
+    import pyopencl as cl
 
-
-def test_kernels_do_not_depend_on_how_pocl_runs_work_groups(session: Session, tmp_path: Any) -> None:
-    """PoCL turns barriers into loops (loopvec, its default, which all other tests run) or into continuations (cbs)."""
-    if session.device.platform != "Portable Computing Language":
-        pytest.skip(f"{session.device.platform} is not PoCL")
-    variables = {"POCL_WORK_GROUP_METHOD": "cbs", "POCL_MAX_WORK_GROUP_SIZE": "256", "POCL_CACHE_DIR": str(tmp_path)}
-    passes(CONTINUATIONS.format(tests=os.path.dirname(__file__)), variables=variables)
+    programs.kernels(session, dtype)
+    device = devices.handle(session.device)
+    for kernel in session.programs[dtype].kernels.values():
+        used = kernel.get_work_group_info(cl.kernel_work_group_info.LOCAL_MEM_SIZE, device)
+        items = kernel.get_work_group_info(cl.kernel_work_group_info.COMPILE_WORK_GROUP_SIZE, device)
+        assert used <= devices.LEAST_LOCAL_MEMORY, kernel.function_name
+        assert 0 < np.prod(items) <= devices.LEAST_WORK_GROUP, kernel.function_name

@@ -40,19 +40,20 @@ def check(impl, call, function=MATMUL):
         raise AssertionError(f"measured {kernels or STOCK}, not {impl}")
 
 
-def relative_time(call, impl, rounds=9, seconds=0.02, function=MATMUL, **options):
+def relative_time(call, impl, rounds=9, function=MATMUL, **options):
     """Time of `impl` over time of stock, best of `rounds` that alternate between the two.
 
-    Smaller is better, because asv takes every rise of a value for a regression.
+    Smaller is better, because asv takes every rise of a value for a regression. A round is
+    20 ms in bursts of 1 ms: on a busy machine some bursts are never interrupted.
     """
     best = {STOCK: float("inf"), impl: float("inf")}
-    number = None
     for _ in range(rounds):
         for each in best:
             switch(each, function, **options)
             check(each, call, function)
-            if number is None:
-                number = max(1, int(seconds / max(timeit.timeit(call, number=1), 1e-9)))
-            best[each] = min(best[each], timeit.timeit(call, number=number) / number)
+            once = max(timeit.timeit(call, number=1), 1e-9)
+            number = max(1, int(1e-3 / once))
+            repeat = max(1, int(20e-3 / (number * once)))
+            best[each] = min(best[each], min(timeit.repeat(call, number=number, repeat=repeat)) / number)
     lapack_ai.disable()
     return best[impl] / best[STOCK]

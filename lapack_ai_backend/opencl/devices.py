@@ -189,7 +189,10 @@ def _take_inventory() -> _Inventory:
         _asked_by = os.getpid()  # before the lock: a child forked meanwhile must not wait for it
         with _asking:
             if _inventory is None:
-                _inventory = keep_through_fork(_ask_opencl())
+                try:
+                    _inventory = keep_through_fork(_ask_opencl())
+                except Exception as error:  # a driver's oddity must not fail the user's call
+                    _inventory = _Inventory(why_none=f"OpenCL could not be asked: {error!r}")
     return _inventory
 
 
