@@ -21,6 +21,8 @@ from asv.config import Config
 from asv.machine import MachineCollection
 from asv.results import iter_results_for_machine
 
+import lapack_ai_backend as lapack_ai
+
 HERE = Path(__file__).resolve().parent
 
 # What the dashboard follows, as asv names it: about a minute a commit where there is no GPU.
@@ -48,7 +50,10 @@ def register(machine: str) -> None:
         system = platform.freedesktop_os_release()["PRETTY_NAME"]
     except (OSError, KeyError):
         system = platform.system()
-    facts = {"machine": machine, "os": system, "arch": platform.machine(), "cpu": util.get_cpu_info()}
+    devices = (f"OpenCL {each['kind']}: {each['name']}" for each in lapack_ai.info()["opencl"]["devices"])
+    # asv has no field for devices; as part of this one another device starts another graph.
+    cpu = "; ".join((util.get_cpu_info(), *devices))
+    facts = {"machine": machine, "os": system, "arch": platform.machine(), "cpu": cpu}
     MachineCollection.save(machine, facts | {"num_cpu": str(os.cpu_count()), "ram": str(util.get_memsize())})
 
 

@@ -389,7 +389,8 @@ def icd_files(folder: Path, **files: str) -> dict[str, str]:
 
 
 def test_driver_without_icd_file_is_registered(tmp_path: Path) -> None:
-    variables = icd_files(tmp_path, unrelated="libunrelated.so.1")
+    """Also where OCL_ICD_FILENAMES is set, as GPU images do, which pyopencl's loader does not read."""
+    variables = icd_files(tmp_path, unrelated="libunrelated.so.1") | {"OCL_ICD_FILENAMES": "libunrelated.so.1"}
     passes(
         DRIVER
         + f"""

@@ -48,8 +48,9 @@ CONDA_LOADER, CONDA_VENDORS = Path(sys.prefix, "lib/libOpenCL.so.1"), Path(sys.p
 
 LIBRARY_CACHE = Path("/etc/ld.so.cache")  # paths, each ended by a zero byte
 
-# With one of these the user says which drivers there are; the last one is of Khronos's loader alone.
-SETTINGS = ("OCL_ICD_VENDORS", "OPENCL_VENDOR_PATH", "OCL_ICD_FILENAMES")
+# With one of these the user says which drivers there are. OCL_ICD_FILENAMES is not among them: Khronos's loader
+# alone reads it, adds its drivers to those of the folder, and takes none twice.
+SETTINGS = ("OCL_ICD_VENDORS", "OPENCL_VENDOR_PATH")
 
 
 @dataclass(frozen=True)
