@@ -1,6 +1,6 @@
 """pytest plugin: ``pytest -p lapack_ai_backend.testing ...`` runs any test suite with the backend on.
 
-Every size threshold is at zero and OpenCL CPU devices are allowed, so that the
+Every size threshold is at zero and OpenCL kernels run on a CPU device, so that the
 kernels and not the routing limits are tested. Tests that known_differences.toml names
 are expected to fail, strictly. Counts of calls by kernel end the report.
 """
@@ -28,6 +28,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="NAME",
         help="fail unless this kernel was reached at least once; may be given several times",
     )
+    group.addoption(
+        "--opencl-device",
+        default="cpu",
+        metavar="NAME",
+        help="device of the OpenCL kernels as option device= names it; by default an OpenCL device on the CPU (PoCL)",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -35,7 +41,7 @@ def pytest_configure(config: pytest.Config) -> None:
     for name in config.getoption("--expect-kernel"):
         if name not in known:
             raise pytest.UsageError(f"--expect-kernel {name}: valid are {', '.join(known)}")
-    lapack_ai_backend.enable(device="cpu")
+    lapack_ai_backend.enable(device=config.getoption("--opencl-device"))
     assert activation.PROCESS.options is not None
     activation.switch_process(replace(activation.PROCESS.options, any_size=True))
 
