@@ -28,8 +28,15 @@ Install GNU Fortran and try again:
 or name another compiler in the environment variable FC."""
 
 
+NO_SOURCES = """
+lapack_ai_backend/cl must be a link to the folder cl, and is not: this copy of the project has lost its links
+(archives unpacked by tools that know none). Unpack it with tar or unzip, or put a copy of cl there."""
+
+
 class BuildExt(build_ext):
     def build_extension(self, ext):
+        if not Path("lapack_ai_backend/cl/svd/reduction.cl").is_file():
+            raise SystemExit(NO_SOURCES)
         compiler = shlex.split(os.environ.get("FC", "gfortran"))
         if shutil.which(compiler[0]) is None:
             raise SystemExit(NO_COMPILER.format(compiler=compiler[0]))

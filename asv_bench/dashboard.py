@@ -25,11 +25,11 @@ import lapack_ai_backend as lapack_ai
 
 HERE = Path(__file__).resolve().parent
 
-# What the dashboard follows, as asv names it: about a minute a commit where there is no GPU.
+# What the dashboard follows, as asv names it: about a minute a commit without a GPU, and another to build it.
 BENCHMARKS = (
     r"^svd\.",
     r"^products\.StackRatio\..*\((\d, 'float64', 'direct'|4, 'float64', 'alphatensor49')",
-    r"^products\.IntegerRatio\..*\(\d+, 'int64'",
+    r"^products\.IntegerRatio\..*\(\d{2,}, 'int64'",  # a product of a microsecond differs from process to process
     r"^imports\.",
     r"^dispatch\.Inactive\.",
 )

@@ -8,9 +8,12 @@ context that is active (``asyncio.to_thread``, ``copy_context().run``, ``enable(
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable
 from typing import Any
+
+import numpy as np
 
 from lapack_ai_backend import activation, multimethods, observation, problem
 from lapack_ai_backend.errors import Decline, KernelError
@@ -103,9 +106,15 @@ def _run(function: str, options: Options, args: tuple[Any, ...], kwargs: dict[st
     if settled is not None and not observation.is_traced():
         observation.count(settled)  # nothing about the arguments matters
         return NotImplemented
-    decision = decide(function, problem.of_call(function, args, kwargs), table)
+    described = problem.of_call(function, args, kwargs)
+    if not observation.is_traced():
+        declined = table.declined.get(described or function)
+        if declined is not None:
+            observation.count(declined)
+            return NotImplemented
+    decision = decide(function, described, table)
     if decision.reason == REASONS["device"]:
-        observation.log_once(function, readable(decision).reason)
+        _tell_of_missing_device(function, decision, options)
     index = observation.begin(decision)  # before the kernel, which may call other functions
     result = NotImplemented
     try:
@@ -113,7 +122,7 @@ def _run(function: str, options: Options, args: tuple[Any, ...], kwargs: dict[st
             result = _call(by_number(decision.kernel), decision, options, args, kwargs)
     finally:
         if result is NotImplemented:
-            decision.kernel = STOCK.number
+            decision.kernel, decision.rule = STOCK.number, -1
         observation.finish(decision, index)
     return result
 
@@ -122,20 +131,37 @@ def _call(kernel: Kernel, decision: Any, options: Options, args: tuple[Any, ...]
     """Run a kernel; whatever it raises becomes stock's turn, unless strict."""
     function = multimethods.FUNCTIONS[decision.problem.function]
     try:
-        result = kernel.run[function](options, *args, **kwargs)
+        with np.errstate(all="ignore"):  # as in LAPACK, whose flags NumPy does not look at
+            result = kernel.run[function](options, *args, **kwargs)
     except Exception as error:
-        code = error.reason_code if isinstance(error, Decline) else "kernel_failed"
+        code = _reason_of(error)
         decision.reason = REASONS[code]
         if options.strict:
             raise KernelError(f"{kernel.name} failed: {error}") from error
         if code in FAILURES:
             count_failure(kernel)
         broken = " and is switched off" if is_broken(kernel) else ""
-        observation.log.warning("%s failed%s, stock runs %s: %r", kernel.name, broken, function, error)
+        # As text: a handler that keeps the exception would keep its frames, and with them device memory.
+        observation.log.warning("%s failed (%s)%s, stock runs %s: %s", kernel.name, code, broken, function, repr(error))
         return NotImplemented
     if result is NotImplemented:
         decision.reason = REASONS["kernel_declined"]
     return result
+
+
+def _reason_of(error: Exception) -> str:
+    if isinstance(error, Decline):
+        return error.reason_code
+    return "memory" if isinstance(error, MemoryError) else "kernel_failed"
+
+
+def _tell_of_missing_device(function: str, decision: Any, options: Options) -> None:
+    """That no GPU is there is no failure, unless somebody asked for a device."""
+    reason = readable(decision).reason
+    asked = options.device != "auto"
+    if asked and options.strict:
+        raise KernelError(f"{function}: {reason}")
+    observation.log_once(logging.WARNING if asked else logging.INFO, function, reason)
 
 
 def _trace_inactive(method: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

@@ -32,9 +32,9 @@ def start_logging() -> None:
 
 
 @functools.cache  # each text once a process
-def log_once(function: str, reason: str) -> None:
+def log_once(level: int, function: str, reason: str) -> None:
     """Say why a function stays stock here, for reasons that hold for every call."""
-    log.info("stock runs %s: %s", function, reason)
+    log.log(level, "stock runs %s: %s", function, reason)
 
 
 # ---- counters ------------------------------------------------------------------------------

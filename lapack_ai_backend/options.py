@@ -6,6 +6,7 @@ enclosing context, ``enable()``, the environment, the default.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
@@ -88,7 +89,8 @@ def _device(value: object) -> str:
     if value in DEVICES:
         return str(value)
     names = [device.selector for device in devices.found()]
-    if value not in names:
+    # Where OpenCL is off or has no device, a selector stays a selector: that is no mistake of the program.
+    if value not in names and (names or not re.fullmatch(r"\d+:\d+", str(value))):
         raise OptionError.unknown("device", value, (*DEVICES, *names))
     return str(value)
 

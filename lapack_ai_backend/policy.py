@@ -45,6 +45,8 @@ class Table:
     c_table: Any
     c_rows: Any  # owned here: the C table points into it
     settled: dict[str, Any] = field(default_factory=dict)  # functions that stay stock whatever the call: decisions
+    # Problems that stay stock by their sizes and dtype alone, as decided before; without a problem, by function.
+    declined: dict[Problem | str, Any] = field(default_factory=dict)
 
     @property
     def address(self) -> int:
@@ -237,9 +239,13 @@ def decide(function: str, problem: Problem | None, table: Table | None) -> Any:
         decision.kernel, decision.rule, decision.reason = STOCK.number, -1, REASONS["input"]
     kernel = by_number(decision.kernel)
     if is_broken(kernel):
-        decision.kernel, decision.reason = STOCK.number, REASONS["broken"]
+        decision.kernel, decision.rule, decision.reason = STOCK.number, -1, REASONS["broken"]
     elif table and not _device_serves(kernel, seen, table.options):
         decision.kernel, decision.rule, decision.reason = STOCK.number, -1, REASONS["device"]
+    if table and decision.reason in LASTING:
+        if len(table.declined) >= MOST_DECLINED:
+            table.declined.clear()
+        table.declined[problem or function] = decision
     return decision
 
 
@@ -254,6 +260,9 @@ def _text(code: str, problem: Problem, options: Options) -> str:
     return TEXTS[code] + detail
 
 
+# Reasons that hold for a problem for ever; a device may come, a kernel may break.
+LASTING = [REASONS[code] for code in ("no_rule", "disabled", "dtype", "shape", "size", "batch", "input")]
+MOST_DECLINED = 1000
 # Reasons that hold whatever the arguments are.
 UNSEEN = [REASONS[code] for code in ("inactive", "no_rule", "disabled", "forced")]
 NUMPY_TYPES = {np.dtype(code).name: np.dtype(code).num for code in np.typecodes["All"] if code not in "SUVMm"}

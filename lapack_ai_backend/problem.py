@@ -9,8 +9,11 @@ import numpy as np
 
 from lapack_ai_backend.multimethods import LINALG, MATMUL
 
-NORM = "scipy.linalg.norm"
-SINGULAR_VALUE_NORMS = (2, -2, "nuc")  # values of `ord` whose norm is a function of the singular values
+# Arguments (place, name) that make a call another problem unless they have one of these values; None: not given.
+ACCEPTED: dict[str, dict[tuple[int, str], tuple[object, ...]]] = {
+    "scipy.linalg.svd": {(5, "lapack_driver"): (None, "gesdd")},
+    "scipy.linalg.norm": {(1, "ord"): (2, -2, "nuc"), (2, "axis"): (None,)},  # functions of the singular values
+}
 
 
 class Problem(NamedTuple):
@@ -42,8 +45,11 @@ def of_matrix(function: str, a: Any) -> Problem | None:
 
 def of_call(function: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Problem | None:
     """The problem of a ``scipy.linalg`` call: that of its first array."""
-    if function == NORM and _argument(args, kwargs, 1, "ord") not in SINGULAR_VALUE_NORMS:
-        return None
+    for where, accepted in ACCEPTED.get(function, {}).items():
+        value = _argument(args, kwargs, *where)
+        # Other objects might compare in ways of their own.
+        if not isinstance(value, (int, float, str, type(None))) or value not in accepted:
+            return None
     name = LINALG[function.rpartition(".")[2]].split()[0]
     return of_matrix(function, _argument(args, kwargs, 0, name))
 

@@ -17,7 +17,7 @@ TEXTS = {
     "accuracy": "option accuracy excludes the kernel's error class",
     "device": "no usable device for the kernel",
     "forced": "option force names another kernel, or stock",
-    "input": "the arguments are not plain native arrays that a kernel takes",
+    "input": "no kernel takes these arguments (wanted: plain arrays, SciPy's default driver, no axis)",
     "no_loop": "no loop ran: the result is empty, or the call raised",
     "memory": "not enough memory for the kernel; stock ran",
     "kernel_declined": "the kernel refused this data or layout; stock ran",

@@ -12,6 +12,7 @@ from temporary_kernels import NAME, RULE, temporary_kernel
 
 import lapack_ai_backend as lapack_ai
 from lapack_ai_backend import interception, registry
+from lapack_ai_backend.errors import Decline
 from lapack_ai_backend.native import lib
 from lapack_ai_backend.reasons import TEXTS
 
@@ -98,9 +99,7 @@ def test_kernel_that_declines() -> None:
     assert registry.FAILURES == {}, "declining is no failure"
 
 
-@pytest.mark.parametrize(
-    "error", [RuntimeError("lost"), MemoryError(), ValueError("bad"), NotImplementedError(), KeyError("k")]
-)
+@pytest.mark.parametrize("error", [RuntimeError("lost"), ValueError("bad"), NotImplementedError(), KeyError("k")])
 def test_kernel_that_raises(error: Exception, caplog: pytest.LogCaptureFixture) -> None:
     stock, kernel = sl.det(A), Failing(error)
     before = A.copy()
@@ -118,6 +117,16 @@ def test_kernel_that_raises(error: Exception, caplog: pytest.LogCaptureFixture) 
     assert repr(error) in line
     assert lapack_ai.stats()[FUNCTION, "stock"].fallbacks == {"kernel_failed": 1}
     assert lapack_ai.stats()[FUNCTION, "stock"].calls == 1
+
+
+@pytest.mark.parametrize("error", [MemoryError(), Decline("memory", "needs more")])
+def test_short_of_memory_is_no_failure_of_the_kernel(error: Exception, caplog: pytest.LogCaptureFixture) -> None:
+    """It may pass: logged and counted, but the kernel stays on."""
+    with temporary_kernel(FUNCTION, Failing(error)), lapack_ai.set_backend():
+        assert [traced()[1].reason_code for _ in range(5)] == ["memory"] * 5
+    assert registry.FAILURES == {}
+    assert lapack_ai.stats()[FUNCTION, "stock"].fallbacks == {"memory": 5}
+    assert len(caplog.records) == 5
 
 
 def test_circuit_breaker(caplog: pytest.LogCaptureFixture) -> None:

@@ -27,7 +27,9 @@ from svd_cases import (
 )
 
 import lapack_ai_backend as lapack_ai
-from lapack_ai_backend import interception
+from lapack_ai_backend import interception, observation, registry
+from lapack_ai_backend.errors import KernelError
+from lapack_ai_backend.opencl import memory
 
 DTYPES = ("float32", "float64")
 SVD = "scipy.linalg.svd"
@@ -153,6 +155,23 @@ def test_entries_at_the_ends_of_the_range(dtype: str) -> None:
         np.testing.assert_allclose(s, wanted, rtol=0, atol=30 * ALARM * float(info.eps) * wanted[0] + rounding)
 
 
+HARD_ON_FLAGS = {
+    "wide spread": np.diag(10.0 ** -np.arange(0, 320, 8)),
+    "subnormal": np.full((5, 4), 1e-320),
+    "values beyond the range": np.full((5, 5), 1.7e308),
+}
+
+
+@pytest.mark.parametrize("name", HARD_ON_FLAGS)
+def test_floating_point_flags_are_nobodys_business(name: str) -> None:
+    """Warnings are errors here; LAPACK sets no flags that NumPy sees, so neither does the kernel."""
+    with np.errstate(all="raise"):
+        s = computed(sl.svd, HARD_ON_FLAGS[name])[1]
+        computed(sl.svdvals, HARD_ON_FLAGS[name])
+    wanted = interception.STOCK["svd"](HARD_ON_FLAGS[name])[1]
+    np.testing.assert_allclose(s, wanted, rtol=1e-14, atol=1e-14 * min(s[0], 1e308))
+
+
 # ---- layouts ---------------------------------------------------------------------------------------
 
 
@@ -234,6 +253,14 @@ def test_stack_loops_the_same_kernel(dtype: str) -> None:
         for whole, single in zip((u, s, vh), sl.svd(stack[index], full_matrices=False), strict=True):
             np.testing.assert_array_equal(whole[index], single)
         np.testing.assert_array_equal(values[index], sl.svdvals(stack[index]))
+
+
+def test_results_of_a_stack_count_as_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    stack = np.ones((60, 100, 4))
+    monkeypatch.setattr(memory, "host_available", lambda: 3_000_000)  # U of all matrices: 60 * 100 * 100 * 8
+    computed(sl.svd, stack, full_matrices=False)
+    with pytest.raises(KernelError, match="on the host"):
+        sl.svd(stack)
 
 
 def test_runs_repeat_bit_for_bit() -> None:
@@ -319,14 +346,30 @@ def test_declined_calls_are_stocks(name: str) -> None:
     np.testing.assert_equal(got, wanted)
 
 
-@pytest.mark.parametrize("driver", ["foo", 1.0, None])
-def test_wrong_driver_is_stocks_error(driver: Any) -> None:
+TWO = np.array([1, 2])
+WRONG: dict[str, tuple[Any, dict[str, Any]]] = {
+    "unknown driver": (sl.svd, {"lapack_driver": "foo"}),
+    "driver of another type": (sl.svd, {"lapack_driver": 1.0}),
+    "no driver": (sl.svd, {"lapack_driver": None}),
+    "two truth values": (sl.svd, {"full_matrices": TWO}),
+    "two truth values for compute_uv": (sl.svd, {"compute_uv": TWO}),
+    "two truth values for check_finite": (sl.svdvals, {"check_finite": TWO}),
+    "two orders": (sl.norm, {"ord": TWO}),
+    "two orders and an axis": (sl.norm, {"ord": TWO, "axis": TWO}),
+    "two truth values for keepdims": (sl.norm, {"ord": 2, "keepdims": TWO}),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_wrong_arguments_are_stocks_errors(name: str) -> None:
+    """And no failures of the kernel."""
+    function, arguments = WRONG[name]
     a = np.eye(3)
-    with pytest.raises((ValueError, TypeError)) as caught:
-        sl.svd(a, lapack_driver=driver)
-    with pytest.raises(caught.type) as stocks:
-        interception.STOCK["svd"](a, lapack_driver=driver)
-    assert str(caught.value) == str(stocks.value)
+    ours = outcome(functools.partial(function, a, **arguments))
+    stocks = outcome(functools.partial(interception.STOCK[function.__name__], a, **arguments))
+    assert stocks.error is not None
+    assert ours.error[:2] == stocks.error[:2]
+    assert registry.FAILURES == {}
 
 
 # ---- what SciPy builds on svd -------------------------------------------------------------------------
@@ -384,6 +427,39 @@ def test_a_cpu_is_never_chosen_for_speed() -> None:
             assert "GPU" in told.reason
         small = lapack_ai.explain(sl.svd, a[:50, :50], options={"device": device})
         assert (small.kernel, small.reason_code) == ("stock", "size")
+
+
+def test_explain_knows_forms_of_the_call_that_no_kernel_takes() -> None:
+    a = np.eye(4)
+    for told in (
+        lapack_ai.explain(sl.svd, a, lapack_driver="gesvd"),
+        lapack_ai.explain(sl.svd, a, True, True, False, True, "gesvd"),
+        lapack_ai.explain(sl.norm, a, 2, axis=(0, 1)),
+        lapack_ai.explain(sl.norm, a),
+    ):
+        assert (told.kernel, told.reason_code) == ("stock", "input")
+
+
+def test_device_that_is_asked_for_and_missing(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Stock runs and a warning is logged once; strict raises. Without a device named nothing is missing."""
+    monkeypatch.setenv("LAPACK_GPU_ENABLED", "0")
+    a = np.ones((1200, 1200), "float32")
+    a[:] = np.eye(1200)
+    for device, levels in (("auto", {"INFO"}), (DEVICE, {"WARNING"}), ("7:0", {"WARNING"})):
+        observation.log_once.cache_clear()
+        caplog.clear()
+        with caplog.at_level("INFO", "lapack_ai_backend"), lapack_ai.set_backend(device=device, strict=False):
+            computed(sl.svdvals, a[:1100, :1100], kernel="stock")
+        assert {record.levelname for record in caplog.records} == levels
+        assert "LAPACK_GPU_ENABLED=0" in caplog.text
+        with lapack_ai.set_backend(device=device, strict=True):
+            if device == "auto":
+                sl.norm(a, 2)
+            else:
+                with pytest.raises(KernelError, match="LAPACK_GPU_ENABLED=0"):
+                    sl.norm(a, 2)
 
 
 def test_trace_shows_the_svd_inside_pinv() -> None:

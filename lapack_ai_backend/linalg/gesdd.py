@@ -63,12 +63,12 @@ class Plan:
         """Sizes of their buffers."""
         return [rows * columns * self._itemsize for rows, columns in self.shapes().values()]
 
-    def host_bytes(self) -> int:
-        """The results, and what the iteration takes."""
-        if not self.vectors:
-            return self.n * self._itemsize
-        results = self.m * self.left + self.n + self.n * self.n
-        return (results + 2 * self.n * self.n) * self._itemsize + bidiagonal.workspace_bytes(self.n, self.dtype)
+    def host_bytes(self, count: int) -> int:
+        """The results of a stack of `count` matrices; of the one at work a copy, its results, and the iteration."""
+        m, n = self.m, self.n
+        results = n + (m * self.left + n * n if self.vectors else 0)
+        work = 2 * n * n * self._itemsize + bidiagonal.workspace_bytes(n, self.dtype) if self.vectors else 0
+        return ((count + 1) * results + 2 * m * n) * self._itemsize + work
 
     @property
     def _itemsize(self) -> int:

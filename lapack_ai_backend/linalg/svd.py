@@ -5,6 +5,7 @@ The decomposition of one matrix is in gesdd.py; here are arguments, stacks, chec
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -28,12 +29,12 @@ def svd(
     a: Array,
     full_matrices: bool = True,
     compute_uv: bool = True,
-    overwrite_a: bool = False,  # noqa: ARG001  # allows what is of no use here
+    overwrite_a: bool = False,  # allows what is of no use here
     check_finite: bool = True,
     lapack_driver: str = "gesdd",
 ) -> Any:
     """As ``scipy.linalg.svd``, for stacks (..., M, N) of float32 or float64 matrices that are not empty."""
-    if not isinstance(lapack_driver, str) or lapack_driver != "gesdd":
+    if lapack_driver != "gesdd" or not _are_flags(full_matrices, compute_uv, overwrite_a, check_finite):
         return NotImplemented
     return _decompose(options, a, vectors=bool(compute_uv), full=bool(full_matrices), check_finite=check_finite)
 
@@ -41,10 +42,12 @@ def svd(
 def svdvals(
     options: Settings,
     a: Array,
-    overwrite_a: bool = False,  # noqa: ARG001  # as in svd
+    overwrite_a: bool = False,
     check_finite: bool = True,
 ) -> Any:
     """As ``scipy.linalg.svdvals``."""
+    if not _are_flags(overwrite_a, check_finite):
+        return NotImplemented
     return _decompose(options, a, vectors=False, full=False, check_finite=check_finite)
 
 
@@ -57,13 +60,18 @@ def norm(
     check_finite: bool = True,
 ) -> Any:
     """As ``scipy.linalg.norm``, of the orders that are functions of the singular values: 2, -2, "nuc"."""
-    if axis is not None or a.ndim != 2:
+    if axis is not None or a.ndim != 2 or not _are_flags(keepdims, check_finite):
         return NotImplemented
     s = _decompose(options, a, vectors=False, full=False, check_finite=check_finite)
     if s is NotImplemented:
         return NotImplemented
     value = s.sum() if ord == "nuc" else s[0] if ord == 2 else s[-1]
     return value.reshape(1, 1) if keepdims else value
+
+
+def _are_flags(*values: object) -> bool:
+    """Whether these are plain truth values; what SciPy makes of others is SciPy's to say."""
+    return all(isinstance(value, (bool, int, type(None), np.bool_)) for value in values)
 
 
 def _decompose(options: Settings, a: Array, *, vectors: bool, full: bool, check_finite: bool) -> Any:
@@ -76,21 +84,33 @@ def _decompose(options: Settings, a: Array, *, vectors: bool, full: bool, check_
         return NotImplemented
     plan = gesdd.plan(a.shape[-2], a.shape[-1], dtype.name, vectors=vectors, full=full)
     session = open_session(device)
-    memory.check(session, plan.device_bytes(), plan.host_bytes() + 2 * a.nbytes)
-    results = []
+    stack = a.shape[:-2]
+    memory.check(session, plan.device_bytes(), plan.host_bytes(math.prod(stack)))
     with session.lock:
         workspace = gesdd.Workspace(session, plan)
-        for index in np.ndindex(a.shape[:-2]):
+        results: tuple[Any, ...] = ()
+        for index in np.ndindex(stack):
             result = _one(workspace, _contiguous(a[index], dtype), options.verify)
             if result is NotImplemented and (check_finite or np.isnan(a).any()):
                 return NotImplemented  # SciPy's errors
             if result is NotImplemented:
                 result = _nan(plan, wide=a.shape[-2] < a.shape[-1])
-            results.append(result)
-    if a.ndim > 2:
-        results = [tuple(_stacked(parts, a.shape[:-2]) for parts in zip(*results, strict=True))]
-    u, s, vh = results[0]
+            results = _kept(results, stack, index, result)
+        del workspace  # the next call's memory check counts on it
+    u, s, vh = results
     return (u, s, vh) if vectors else s
+
+
+def _kept(results: tuple[Any, ...], stack: tuple[int, ...], index: tuple[int, ...], result: Any) -> tuple[Any, ...]:
+    """The results of a stack with those of one matrix put in their place; of a single matrix they are all."""
+    if not stack:
+        return tuple(result)
+    if not results:
+        results = tuple(None if part is None else np.empty((*stack, *part.shape), part.dtype) for part in result)
+    for whole, part in zip(results, result, strict=True):
+        if whole is not None:
+            whole[index] = part
+    return results
 
 
 def _one(workspace: gesdd.Workspace, a: Array, verify: str) -> Any:
@@ -130,7 +150,3 @@ def _contiguous(a: Array, dtype: np.dtype[Any]) -> Array:
     """The matrix in native byte order and without gaps, by rows or by columns; a copy only where it must be."""
     plain = a.dtype == dtype and a.flags.aligned and (a.flags.c_contiguous or a.flags.f_contiguous)
     return a if plain else np.array(a, dtype, order="K")
-
-
-def _stacked(parts: tuple[Any, ...], shape: tuple[int, ...]) -> Any:
-    return None if parts[0] is None else np.stack(parts).reshape(*shape, *parts[0].shape)

@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import os
-import shutil
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -105,6 +103,9 @@ def without_icd() -> list[Unknown]:
 @contextmanager
 def _vendors_with(unknown: list[Unknown]) -> Iterator[None]:
     """OCL_ICD_VENDORS names a folder that has the existing ICD files and those of the unknown drivers."""
+    import shutil
+    import tempfile
+
     with tempfile.TemporaryDirectory(prefix="lapack-ai-icd-") as folder:
         for path in _icd_files():
             shutil.copy(path, folder)
@@ -119,7 +120,7 @@ def _vendors_with(unknown: list[Unknown]) -> Iterator[None]:
 
 def _icd_files() -> list[Path]:
     folder = CONDA_VENDORS if CONDA_LOADER.exists() else VENDORS
-    return sorted(path for path in folder.glob("*.icd") if os.access(path, os.R_OK))
+    return sorted(path for path in folder.glob("*.icd") if path.is_file() and os.access(path, os.R_OK))
 
 
 def _stem(library: str) -> str:
