@@ -68,7 +68,7 @@ RULES = (
         ("float32", "float64"),
         LARGE,
         "opencl_svd",
-        "asv SvdRatio, U and V: 1.4 times SciPy (float64, n = 1024), 2.7 (2048), 3.3 (4096); "
+        "asv RatioGpu.track_svd, U and V: 1.4 times SciPy (float64, n = 1024), 2.7 (2048), 3.3 (4096); "
         "float32 1.4, 2.2, 3.2; breaks even between 256 and 512. " + GPU,
     ),
     *(
@@ -78,7 +78,7 @@ RULES = (
             ("float32", "float64"),
             LARGE,
             "opencl_svd",
-            "asv SvdvalsRatio, values alone: 5.2 times SciPy (float64, n = 1024), 11 (2048), 17 (4096); "
+            "asv RatioGpu.track_svdvals, values alone: 5.2 times SciPy (float64, n = 1024), 11 (2048), 17 (4096); "
             "float32 3.5, 8.9, 15; breaks even between 256 and 512. " + GPU,
         )
         for name in ("svdvals", "norm")
