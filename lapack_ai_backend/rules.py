@@ -69,7 +69,7 @@ RULES = (
         LARGE,
         "opencl_svd",
         "asv RatioGpu.track_svd, U and V: 1.4 times SciPy (float64, n = 1024), 2.7 (2048), 3.3 (4096); "
-        "float32 1.4, 2.2, 3.2; breaks even between 256 and 512. " + GPU,
+        "float32 1.4, 2.2, 3.2; breaks even around 512. " + GPU,
     ),
     *(
         Rule(
@@ -79,7 +79,7 @@ RULES = (
             LARGE,
             "opencl_svd",
             "asv RatioGpu.track_svdvals, values alone: 5.2 times SciPy (float64, n = 1024), 11 (2048), 17 (4096); "
-            "float32 3.5, 8.9, 15; breaks even between 256 and 512. " + GPU,
+            "float32 3.5, 8.9, 15; breaks even around 512. " + GPU,
         )
         for name in ("svdvals", "norm")
     ),
