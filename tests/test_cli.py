@@ -49,7 +49,7 @@ def test_script_gets_its_own_arguments(program: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == f"__main__ ['--strict', '-q', 'x'] {tmp_path}"
     assert "numpy.matmul -> alphatensor49: 3 calls (30 blocks by alphatensor)" in done.stderr
-    assert "scipy.linalg.svd -> stock: 1 calls (1 no_rule)" in done.stderr
+    assert "scipy.linalg.svd -> stock: 1 calls (1 size)" in done.stderr
 
 
 def test_module_and_source_text(program: Path, tmp_path: Path) -> None:

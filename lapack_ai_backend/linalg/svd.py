@@ -98,7 +98,9 @@ def _decompose(options: Settings, a: Array, *, vectors: bool, full: bool, check_
             results = _kept(results, stack, index, result)
         del workspace  # the next call's memory check counts on it
     u, s, vh = results
-    return (u, s, vh) if vectors else s
+    if not vectors:
+        return s
+    return [u, s, vh] if stack and SCIPY < "1.18.0" else (u, s, vh)  # as SciPy does
 
 
 def _kept(results: tuple[Any, ...], stack: tuple[int, ...], index: tuple[int, ...], result: Any) -> tuple[Any, ...]:
