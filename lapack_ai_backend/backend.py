@@ -113,11 +113,11 @@ def _run(function: str, options: Options, args: tuple[Any, ...], kwargs: dict[st
             observation.count(declined)
             return NotImplemented
     decision = decide(function, described, table)
-    if decision.reason == REASONS["device"]:
-        _tell_of_missing_device(function, decision, options)
     index = observation.begin(decision)  # before the kernel, which may call other functions
     result = NotImplemented
     try:
+        if decision.reason == REASONS["device"]:
+            _tell_of_missing_device(function, decision, options)
         if decision.kernel != STOCK.number:
             result = _call(by_number(decision.kernel), decision, options, args, kwargs)
     finally:
