@@ -3,7 +3,7 @@
  * One source serves both precisions: PRECISION is 32 or 64, `real` the type. Matrices are column-major
  * and start at an offset into their buffer; all counts of elements are 64-bit. Names and meanings are
  * LAPACK's. Rules that keep the kernels right on every driver: barriers stand at the top level of a
- * kernel, where all of a work-group passes; the global size is a multiple of the local one, and kernels
+ * kernel or in a loop whose bounds are the same for the whole group, so that all of it passes; the global size is a multiple of the local one, and kernels
  * test bounds themselves; loops are bounded.
  */
 

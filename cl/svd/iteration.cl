@@ -6,8 +6,8 @@
  *     q = -x,   q <- -x - b (b / q)   for each off-diagonal b,
  *
  * n + #{s_i < x} are negative. Zero diagonals make this accurate relative to x, however small x is. So
- * the search is by the bits of x, which are ordered as positive x are: the number of passes is fixed, and
- * tiny singular values come out with as many digits as large ones.
+ * the search is by the bits of x, which are ordered as positive x are: the number of passes is fixed, and small
+ * singular values come out with as many digits as large ones, down to about tiny max(1, |B|^2).
  *
  * multisection    a group of 8 x 32 narrows 32 singular values down: 8 items try 8 points each, which cuts
  *                 the bracket [lower, upper) to a ninth. Groups: n / 32.

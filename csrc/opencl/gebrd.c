@@ -7,7 +7,7 @@ int64_t lai_cl_gebrd_work(int m, int n)
 {
     lai_panel panel;
     lai_workspace query = { NULL, 0 };
-    lai_panel_take(&panel, &query, m, n);
+    lai_panel_take(&panel, &query, m, n, PANEL, 1);
     return query.next;
 }
 
@@ -33,7 +33,7 @@ int lai_cl_gebrd(const lai_opencl *cl, const lai_matrix *a, const lai_matrix *p,
     lai_workspace space = { work->buffer, work->offset };
     lai_panel panel;
     TRY(suffices(work, lai_cl_gebrd_work(a->rows, a->columns)));
-    lai_panel_take(&panel, &space, a->rows, a->columns);
+    lai_panel_take(&panel, &space, a->rows, a->columns, PANEL, 1);
     panel.r.ld = 1;     /* a row */
 
     for (int k = 0; k < a->columns; k += PANEL) {

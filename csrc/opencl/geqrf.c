@@ -1,9 +1,9 @@
 /* QR factorization, blocked: panels as in gebrd without their right side, the columns behind by ormqr. */
 #include "opencl/panel.h"
 
-static void take_panel(lai_panel *panel, lai_workspace *space, int m)
+static void take_panel(lai_panel *panel, lai_workspace *space, int m, int n)
 {
-    lai_panel_take(panel, space, m, PANEL);
+    lai_panel_take(panel, space, m, PANEL, (int)least(n, PANEL), 0);
     panel->d = take(space, PANEL, 1);   /* R's diagonal, which is in A too */
     panel->taup = panel->d;             /* not read without right reflectors, yet it must be a buffer */
 }
@@ -21,7 +21,7 @@ int64_t lai_cl_geqrf_work(int m, int n)
 {
     lai_panel panel;
     lai_workspace query = { NULL, 0 };
-    take_panel(&panel, &query, m);
+    take_panel(&panel, &query, m, n);
     return query.next + update_work(m, n);
 }
 
@@ -44,7 +44,7 @@ int lai_cl_geqrf(const lai_opencl *cl, const lai_matrix *a, const lai_matrix *ta
     lai_workspace space = { work->buffer, work->offset };
     lai_panel panel = { 0 };    /* no buffers where the right side would be */
     TRY(suffices(work, lai_cl_geqrf_work(a->rows, a->columns)));
-    take_panel(&panel, &space, a->rows);
+    take_panel(&panel, &space, a->rows, a->columns);
     const lai_matrix update = take(&space, update_work(a->rows, a->columns), 1);
 
     for (int k = 0; k < least(a->rows, a->columns); k += PANEL) {

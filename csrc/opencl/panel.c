@@ -22,9 +22,9 @@ static int column_chunk(const lai_panel *panel)
     return (int)pieces(columns, most(chunks, pieces(columns, ITEMS)));
 }
 
-void lai_panel_take(lai_panel *panel, lai_workspace *work, int m, int n)
+void lai_panel_take(lai_panel *panel, lai_workspace *work, int m, int n, int left, int both_sides)
 {
-    panel->vx = take(work, m, 2 * PANEL);
+    panel->vx = take(work, m, both_sides ? 2 * PANEL : left);
     panel->yu = take(work, n, 2 * PANEL);
     panel->c = take(work, m, 1);
     panel->r = take(work, n, 1);
@@ -33,7 +33,7 @@ void lai_panel_take(lai_panel *panel, lai_workspace *work, int m, int n)
     panel->squares = take(work, pieces(most(m, n), SPAN), 1);
     panel->dots = take(work, n + 2 * PANEL, least(LAI_MANY_GROUPS, pieces(m, MIN_ROWS)));
     /* rows * chunks: column_chunk makes the more chunks the fewer rows are left. */
-    panel->t_u = take(work, most(m * pieces(n, ITEMS), ITEMS * LAI_MANY_GROUPS), 1);
+    panel->t_u = both_sides ? take(work, most(m * pieces(n, ITEMS), ITEMS * LAI_MANY_GROUPS), 1) : panel->c;
 }
 
 int lai_panel_column(const lai_opencl *cl, const lai_panel *panel, int j, int right)

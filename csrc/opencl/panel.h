@@ -13,8 +13,9 @@ typedef struct {
     lai_matrix vx, yu, c, r, row, dots, t_u, y_u, squares;
 } lai_panel;
 
-/* Hand out the workspace of panels, of which the first is m x n and all of them have n columns at most. */
-void lai_panel_take(lai_panel *panel, lai_workspace *work, int m, int n);
+/* Hand out the workspace of panels, of which the first is m x n and all of them have n columns at most;
+ * `left`: columns of V. Without right reflectors there are no X and no T u: they need no room, yet must be buffers. */
+void lai_panel_take(lai_panel *panel, lai_workspace *work, int m, int n, int left, int both_sides);
 
 /* One launch each, for column j of the panel. `right`: how many right reflectors there are before it. */
 int lai_panel_column(const lai_opencl *cl, const lai_panel *panel, int j, int right);

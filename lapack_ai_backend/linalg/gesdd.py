@@ -7,7 +7,7 @@
                 or S alone                          bdsvx
     back        U = Q1 Q UB, V = P VB               ormqr
 
-The power of two makes the norms of reflectors safe to compute and costs no digit.
+The power of two makes the norms of reflectors safe to compute, and rounds only what it makes subnormal.
 """
 
 from __future__ import annotations
@@ -28,6 +28,11 @@ Array = np.ndarray[Any, Any]
 
 # Rows over columns from which QR comes first; LAPACK's gesvd has 1.6, its gesdd 11/6.
 QR_FIRST = 1.6
+
+WORK_COLUMNS = 1024
+
+# Kernels count rows in 32 bits, up to the end of the last tile.
+MAX_ROWS = 2**31 - 64
 
 
 @dataclass(frozen=True)
@@ -57,18 +62,23 @@ class Plan:
         if self.vectors:
             found |= {"u": (m, self.left), "v": (n, n)}
             works += [lapack.ormqr_work(m, self.left, n), lapack.ormqr_work(n, n, n)]
-        return found | {"work": (max(works), 1)}
+        # A matrix, though it is used as a run of memory: sizes of a matrix are 32-bit.
+        return found | {"work": (-(-max(works) // WORK_COLUMNS), WORK_COLUMNS)}
 
     def device_bytes(self) -> list[int]:
         """Sizes of their buffers."""
         return [rows * columns * self._itemsize for rows, columns in self.shapes().values()]
 
-    def host_bytes(self, count: int) -> int:
-        """The results of a stack of `count` matrices; of the one at work a copy, its results, and the iteration."""
+    def host_bytes(self, count: int, *, compared: bool = False) -> int:
+        """The results of a stack of `count` matrices; of the one at work a copy, its results, and the iteration.
+
+        `compared`: with the products that ``verify="always"`` forms.
+        """
         m, n = self.m, self.n
         results = n + (m * self.left + n * n if self.vectors else 0)
         work = 2 * n * n * self._itemsize + bidiagonal.workspace_bytes(n, self.dtype) if self.vectors else 0
-        return ((count + 1) * results + 2 * m * n) * self._itemsize + work
+        products = 2 * m * n + max(self.left, n) ** 2 if compared else 0
+        return ((count + 1) * results + 2 * m * n + products) * self._itemsize + work
 
     @property
     def _itemsize(self) -> int:
@@ -84,7 +94,7 @@ def plan(m: int, n: int, dtype: str, *, vectors: bool, full: bool) -> Plan:
         "memory", where the sizes exceed what LAPACK's and the kernels' 32-bit integers count.
     """
     m, n = max(m, n), min(m, n)
-    if m >= 2**31 or (vectors and n > bidiagonal.MAX_ORDER):
+    if m > MAX_ROWS or (vectors and n > bidiagonal.MAX_ORDER):
         raise Decline("memory", f"{m} x {n} is beyond the 32-bit sizes of the kernels")
     return Plan(m, n, dtype, vectors, (m if full else n) if vectors else 0)
 
@@ -143,6 +153,11 @@ def decompose(work: Workspace, u_order: str = "C", v_order: str = "F") -> tuple[
     _back_transform_left(work, reduced, u)
     _back_transform_right(work, vt)
     return _fetch(work, work["u"], u_order), s, _fetch(work, work["v"], v_order)
+
+
+def diagonal(work: Workspace) -> Array:
+    """The diagonal of B, of the last decomposition."""
+    return _read(work, work["d"])[:, 0]
 
 
 def _back_transform_left(work: Workspace, reduced: Matrix, u_of_b: Array) -> None:

@@ -85,8 +85,9 @@ def _decompose(options: Settings, a: Array, *, vectors: bool, full: bool, check_
     plan = gesdd.plan(a.shape[-2], a.shape[-1], dtype.name, vectors=vectors, full=full)
     session = open_session(device)
     stack = a.shape[:-2]
-    memory.check(session, plan.device_bytes(), plan.host_bytes(math.prod(stack)))
+    host = plan.host_bytes(math.prod(stack), compared=options.verify == "always")
     with session.lock:
+        memory.check(session, plan.device_bytes(), host)
         workspace = gesdd.Workspace(session, plan)
         results: tuple[Any, ...] = ()
         for index in np.ndindex(stack):
@@ -129,6 +130,7 @@ def _one(workspace: gesdd.Workspace, a: Array, verify: str) -> Any:
         checks = Verification(tall, exponent)
         if u is None:
             checks.values(s)
+            checks.determinant(s, gesdd.diagonal(workspace))
         else:
             checks.probe(u, s, v.T)
         if verify == "always":

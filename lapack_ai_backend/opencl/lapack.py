@@ -156,7 +156,7 @@ def ormqr(session: Session, transpose: bool, v: Matrix, tau: Matrix, c: Matrix, 
 def bdsvx(session: Session, d: Matrix, e: Matrix, s: Matrix) -> None:
     """Singular values of the upper bidiagonal matrix of `d` and `e`, each on its own.
 
-    Tiny ones have as many digits as large ones; they descend up to rounding only.
+    Small ones, down to about tiny max(1, |B|^2), have as many digits as large ones; they descend up to rounding only.
     """
     _run(session, "bdsvx", d, e, s)
 
