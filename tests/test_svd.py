@@ -28,7 +28,8 @@ from svd_cases import (
 
 import lapack_ai_backend as lapack_ai
 from lapack_ai_backend import interception, observation, registry
-from lapack_ai_backend.errors import KernelError
+from lapack_ai_backend.errors import Decline, KernelError
+from lapack_ai_backend.linalg import gesdd
 from lapack_ai_backend.opencl import memory
 
 DTYPES = ("float32", "float64")
@@ -123,6 +124,24 @@ def test_ratios_on_drawn_matrices(
     hypothesis.target(max(found.values()))
     u, s, vh = interception.STOCK["svd"](a, full_matrices=full)
     assert_well(found, max(ALARM, 2 * max(ratios(a, u, s, vh).values())))  # LAPACK drops 49 eps where n <= 25
+
+
+# ---- plans -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n", [1, 2, 8, 32, 100])
+def test_tall_matrices_need_little_more_than_themselves(n: int) -> None:
+    plan = gesdd.plan(10**6, n, "float64", vectors=False, full=False)
+    assert sum(plan.device_bytes()) < 5 * 8 * 10**6 * n
+
+
+def test_sizes_beyond_32_bits_are_declined_and_others_count_in_64() -> None:
+    shapes = gesdd.plan(40_000_000, 33, "float64", vectors=True, full=False).shapes().values()
+    assert max(rows * columns for rows, columns in shapes) > 2**31
+    assert max(max(shape) for shape in shapes) < 2**31
+    for m, n, vectors in ((2**31 - 1, 1, False), (1, 2**31 - 1, False), (30_000, 30_000, True)):
+        with pytest.raises(Decline, match="32-bit sizes"):
+            gesdd.plan(m, n, "float32", vectors=vectors, full=False)
 
 
 # ---- scale -----------------------------------------------------------------------------------------
