@@ -99,6 +99,12 @@ def test_ratios_on_tall_wide_and_around_the_switch_to_qr(shape: tuple[int, int],
     assert_well(worst(matrix("gauss", *shape, dtype)))
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_tall_matrix_whose_entries_all_err_alike(dtype: str) -> None:
+    """Errors of equal summands add up; the verification must not take that for a failure (strict raises here)."""
+    assert_well(worst(matrix("ones", 60_000, 16, dtype)))
+
+
 def test_larger_matrix() -> None:
     assert_well(worst(matrix("mode 3", 257, 255, "float64")))
     assert_well(worst(matrix("ones", 256, 257, "float32")))

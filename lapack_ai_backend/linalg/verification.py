@@ -16,12 +16,14 @@ from lapack_ai_backend.errors import Decline
 
 Array = np.ndarray[Any, Any]
 
-# Errors are relative, in units of eps: LIMIT[0] + LIMIT[1] sqrt(min(m, n)) are allowed. Decompositions that are well
-# reach a tenth of the second part (tests/test_verification.py); the first is for LAPACK's iteration, which
-# drops superdiagonals of up to 49 eps where n is at most 25.
+# Errors are relative, in units of eps. Allowed are LIMIT[0] + LIMIT[1] sqrt(min(m, n)), and max(m, n) for the
+# orthogonality of U, since its columns are that long. Decompositions that are well reach a tenth of the second part
+# (tests/test_verification.py); the first is for LAPACK's iteration, which drops superdiagonals of up to 49 eps
+# where n is at most 25.
 LIMIT = (100.0, 10.0)
 
-# Of sum(log s) against sum(log |d|), in units of n eps; below LEAST logarithms say nothing.
+# Of sum(log s) against sum(log |d|): n (DETERMINANT_LIMIT + n) eps, since each value may be off by about n eps, though
+# few are; below LEAST logarithms say nothing.
 DETERMINANT_LIMIT = 50.0
 LEAST = {"float32": 1e-30, "float64": 1e-280}
 
@@ -54,7 +56,7 @@ class Verification:
             of_s, of_d = np.log(s[s >= least].astype(float)), np.log(np.abs(d).astype(float))
         missing = float(of_d.sum() - of_s.sum())  # the logarithm of the product of the values below `least`
         largest = max((float(np.abs(of_s).max()) if of_s.size else 0.0), 1.0)
-        allowed = len(s) * float(np.finfo(s.dtype).eps) * (DETERMINANT_LIMIT + largest)
+        allowed = len(s) * float(np.finfo(s.dtype).eps) * (DETERMINANT_LIMIT + len(s) + largest)
         hidden = len(s) - len(of_s)
         right = missing <= hidden * np.log(least) + allowed if hidden else abs(missing) <= allowed
         _assert(bool(right), f"product of the singular values: its logarithm is off by {missing:.3g}")
@@ -68,8 +70,10 @@ class Verification:
         # np.dot, not @: a product of ours would be the user's call in traces and counters.
         residual = np.dot(self.a, x * self.factor) - np.dot(u[:, :rank], s * np.dot(vh[:rank], x))
         self._assert_small(_frobenius(residual), float(s[0]) * _frobenius(x), "residual")
-        self._assert_small(_frobenius(_transposed_times(u, np.dot(u, y)) - y), _frobenius(y), "orthogonality of U")
-        self._assert_small(_frobenius(np.dot(vh, np.dot(vh.T, z)) - z), _frobenius(z), "orthogonality of V")
+        self._assert_small(
+            _frobenius(_transposed_times(u, np.dot(u, y)) - y), _frobenius(y), "orthogonality of U", len(u)
+        )
+        self._assert_small(_frobenius(np.dot(vh, np.dot(vh.T, z)) - z), _frobenius(z), "orthogonality of V", len(z))
 
     def reference(self, s: Array, u: Array | None = None, vh: Array | None = None) -> None:
         """Values against LAPACK as NumPy carries it; with vectors, every entry of the products."""
@@ -86,12 +90,12 @@ class Verification:
         for name, left, right in (("U", u.T, u), ("V", vh, vh.T)):
             gram = np.dot(left, right)
             gram.flat[:: len(gram) + 1] -= 1
-            self._assert_small(_frobenius(gram), len(gram) ** 0.5, f"orthogonality of {name}")
+            self._assert_small(_frobenius(gram), len(gram) ** 0.5, f"orthogonality of {name}", right.shape[0])
 
-    def _assert_small(self, error: float, norm: float, what: str) -> None:
+    def _assert_small(self, error: float, norm: float, what: str, length: int | None = None) -> None:
         info = np.finfo(self.a.dtype)
         units = error / (max(norm, float(info.tiny)) * float(info.eps))  # the norm of a zero matrix is 0
-        allowed = LIMIT[0] + LIMIT[1] * min(self.a.shape) ** 0.5
+        allowed = LIMIT[0] + LIMIT[1] * (length or min(self.a.shape)) ** 0.5
         _assert(units <= allowed, f"{what}: {units:.3g} eps, {allowed:.3g} are allowed")
 
 
