@@ -36,8 +36,8 @@ def explain(
     Decision
         `kernel` is what runs the call where the backend is on; `active` says whether it
         is on here; `candidates` lists every kernel for the function, and why each may not.
-        Values are not looked at: which blocks ``alphatensor49`` hands to ``direct`` (zeros,
-        wide spreads) a ``trace`` of the call tells.
+        Values and free memory are not looked at: which blocks ``alphatensor49`` hands to ``direct`` (zeros,
+        wide spreads), and that memory was short, a ``trace`` of the call tells.
 
     Raises
     ------
