@@ -120,10 +120,14 @@ def _blocked(kernel: Kernel, dtype: str, options: Options) -> str:
     return "routed"
 
 
+def _is_device_named(kernel: Kernel, options: Options) -> bool:
+    """Whether the kernel runs on a device that was asked for by its name: then no size is too small."""
+    return kernel.where == OPENCL and options.device not in ("auto", "gpu")
+
+
 def _limits(rule: Rule, kernel: Kernel, options: Options) -> Limits:
     """A rule's thresholds, or whatever the kernel can do at all where no threshold is wanted."""
-    device_named = kernel.where == OPENCL and options.device not in ("auto", "gpu")
-    if options.any_size or device_named:
+    if options.any_size or _is_device_named(kernel, options):
         return replace(kernel.limits, symmetric=rule.limits.symmetric)
     return rule.limits
 
@@ -283,12 +287,16 @@ def readable(c_decision: Any, problem: Problem | None = None, *, active: bool = 
     blocks = c_decision.blocks
     problem = problem or _problem_of(c_decision.problem)
     text = _text(code, problem, table.options) if table and problem else TEXTS[code]
+    if rule and code == "routed":
+        text = rule.because
+        if table and _is_device_named(KERNELS[rule.kernel], table.options):  # the measurement was another device's
+            text = f"device {table.options.device!r} was asked for, whatever it gains"
     return Decision(
         function=FUNCTIONS[c_decision.problem.function],
         kernel=by_number(c_decision.kernel).name,
         active=active,
         reason_code=code,
-        reason=rule.because if rule and code == "routed" else text,
+        reason=text,
         rule=rule.name if rule else "",
         problem=problem,
         alphatensor_blocks=blocks.alphatensor,

@@ -226,6 +226,7 @@ def test_forced_device_kernel_wants_its_device() -> None:
     force = {"svd": "opencl_svd"}
     there = lapack_ai.explain(sl.svd, STACK, options={"force": force, "device": "cpu"})
     assert (there.kernel, there.reason_code) == ("opencl_svd", "routed")
+    assert "'cpu' was asked for" in there.reason
     os.environ["LAPACK_GPU_ENABLED"] = "0"
     gone = lapack_ai.explain(sl.svd, STACK, options={"force": force, "device": "cpu"})
     assert (gone.kernel, gone.reason_code) == ("stock", "device")
