@@ -149,7 +149,7 @@ def decompose(work: Workspace, u_order: str = "C", v_order: str = "F") -> tuple[
         lapack.bdsvx(session, d, e, work["s"])
         s = _read(work, work["s"])[:, 0]
         return None, np.sort(_finite(s))[::-1], None
-    u, s, vt = bidiagonal.bdsdc(_finite(_read(work, d)[:, 0]), _finite(_read(work, e)[:, 0]))
+    u, s, vt = bidiagonal.bdsdc(_finite(diagonal(work)), _finite(_read(work, e)[:, 0]))
     _back_transform_left(work, reduced, u)
     _back_transform_right(work, vt)
     return _fetch(work, work["u"], u_order), s, _fetch(work, work["v"], v_order)
