@@ -203,8 +203,8 @@ static void route(const lai_product *p, int dtype, int type, int64_t itemsize, c
 /* One loop a NumPy type; those of LAI_OTHER pass the call on to NumPy's and keep the record. */
 #define LOOPS(X)                                                                         \
     X(NPY_BOOL, npy_bool, LAI_OTHER) X(NPY_OBJECT, PyObject *, LAI_OTHER)                 \
-    X(NPY_BYTE, npy_byte, LAI_OTHER) X(NPY_UBYTE, npy_ubyte, LAI_OTHER)                   \
-    X(NPY_SHORT, npy_short, LAI_OTHER) X(NPY_USHORT, npy_ushort, LAI_OTHER)               \
+    X(NPY_BYTE, npy_byte, INTEGER(npy_byte)) X(NPY_UBYTE, npy_ubyte, INTEGER(npy_ubyte))  \
+    X(NPY_SHORT, npy_short, INTEGER(npy_short)) X(NPY_USHORT, npy_ushort, INTEGER(npy_ushort)) \
     X(NPY_INT, npy_int, INTEGER(npy_int)) X(NPY_UINT, npy_uint, INTEGER(npy_uint))        \
     X(NPY_LONG, npy_long, INTEGER(npy_long)) X(NPY_ULONG, npy_ulong, INTEGER(npy_ulong))  \
     X(NPY_LONGLONG, npy_longlong, INTEGER(npy_longlong))                                 \
@@ -216,7 +216,8 @@ static void route(const lai_product *p, int dtype, int type, int64_t itemsize, c
     X(NPY_CLONGDOUBLE, npy_clongdouble, LAI_OTHER)
 
 /* int, long and long long are separate loops of np.matmul; kernels know widths only. */
-#define INTEGER(type) (sizeof(type) == 8 ? LAI_INT64 : LAI_INT32)
+#define INTEGER(type) \
+    (sizeof(type) == 8 ? LAI_INT64 : sizeof(type) == 4 ? LAI_INT32 : sizeof(type) == 2 ? LAI_INT16 : LAI_INT8)
 
 static stock_loop stock_loops[NPY_NTYPES_LEGACY];
 

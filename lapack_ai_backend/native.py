@@ -27,8 +27,12 @@ DTYPES = {
     "float64": lib.LAI_FLOAT64,
     "complex64": lib.LAI_COMPLEX64,
     "complex128": lib.LAI_COMPLEX128,
+    "int8": lib.LAI_INT8,
+    "int16": lib.LAI_INT16,
     "int32": lib.LAI_INT32,
     "int64": lib.LAI_INT64,
+    "uint8": lib.LAI_INT8,
+    "uint16": lib.LAI_INT16,
     "uint32": lib.LAI_INT32,
     "uint64": lib.LAI_INT64,
 }

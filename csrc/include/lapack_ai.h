@@ -13,7 +13,7 @@
 
 /* Unsigned integers share the signed kernels: products wrap modulo 2^w alike. */
 enum lai_dtype {
-    LAI_FLOAT32, LAI_FLOAT64, LAI_COMPLEX64, LAI_COMPLEX128, LAI_INT32, LAI_INT64,
+    LAI_FLOAT32, LAI_FLOAT64, LAI_COMPLEX64, LAI_COMPLEX128, LAI_INT8, LAI_INT16, LAI_INT32, LAI_INT64,
     LAI_OTHER,              /* any dtype that no kernel claims */
     LAI_DTYPES
 };
@@ -23,6 +23,15 @@ enum lai_isa { LAI_BASELINE, LAI_AVX2, LAI_AVX512, LAI_ISAS };
 int lai_best_isa(void);         /* the highest level this CPU has (AVX2 means AVX2 and FMA) */
 int lai_current_isa(void);      /* the level the kernels run at */
 int lai_use_isa(int isa);       /* set it (tests, LAPACK_AI_ISA); returns 0, or -1 when this CPU lacks it */
+
+/* ---- threads ---------------------------------------------------------------- */
+
+/* How many threads a kernel may use that the calling thread runs: at most lai_use_threads(), at most the CPUs
+ * that this thread may run on, at most those that the container pays for. At least 1. */
+int lai_num_threads(void);
+
+/* Set the limit (0: none but the machine's); returns the one before. */
+int lai_use_threads(int limit);
 
 /* ---- products ------------------------------------------------------------ */
 
@@ -60,6 +69,7 @@ enum lai_kernel {
     LAI_DIRECT,             /* n x n stacks, n <= 8, textbook sums with FMA */
     LAI_ALPHATENSOR49,      /* 4 x 4 stacks by 49 products, guarded block by block */
     LAI_INTEGER,            /* 2-D integer products, blocked, exact modulo 2^w */
+    LAI_ALPHATENSOR49_BLOCKED, /* large 2-D float and complex products, cut in 4 x 4 blocks */
     LAI_GEMM_ALPHA,         /* 2-D float products by fortran/{d,s}gemm_alpha.f90 */
     LAI_PRODUCT_KERNELS,    /* kernels of other functions are numbered from here */
     LAI_OPENCL_SVD = LAI_PRODUCT_KERNELS
