@@ -12,7 +12,8 @@ MACHINE = ci
 
 NATIVE := $(shell find csrc fortran -type f ! -name '*.py[co]')
 PACKAGE := $(shell find lapack_ai_backend -name '*.py')
-NATIVE_TESTS := $(wildcard tests/test_products*.py tests/test_fortran.py tests/test_interception.py)
+NATIVE_TESTS := $(wildcard tests/test_products*.py tests/test_fortran.py tests/test_interception.py \
+    tests/test_operator_slot.py tests/test_blocked_products.py tests/test_integer_products.py)
 OPENCL_TESTS := $(wildcard tests/test_opencl_lapack.py tests/test_svd.py)
 UARRAY_TESTS := $(wildcard tests/test_uarray.py tests/test_interception.py tests/test_declining.py)
 
@@ -74,7 +75,7 @@ wheel: $(VENV)/.build-tools ## build a wheel into dist/
 # ---- checks ------------------------------------------------------------------------------------
 
 .PHONY: check
-check: lint test pocl-suite sanitize ## everything that CI runs
+check: lint test pocl-suite sanitize arm ## everything that CI runs
 
 .PHONY: test
 test: unit-tests uarray-suite numpy-suite scipy-suite ## the tests, and NumPy's and SciPy's own with the backend on
@@ -123,11 +124,25 @@ lint: $(VENV)/.tools ## style, types, generated sources up to date
 	$(BIN)/python csrc/generate.py --check
 
 .PHONY: sanitize
-sanitize: $(VENV)/.tools build/sanitize/.built ## the native tests under AddressSanitizer and UBSan
+sanitize: thread-stress $(VENV)/.tools build/sanitize/.built ## the native tests under AddressSanitizer, UBSan and TSan
 	@echo "==> native tests under AddressSanitizer and UBSan"
 	run="sh tests/sanitize/run $(BIN)/python -P -m"
 	$$run pytest $(SEEN) -q $(NATIVE_TESTS)
 	$$run pytest $(SEEN) $(NUMPY_SUITE)
+
+# ThreadSanitizer has fixed places in memory: setarch keeps the kernel from putting something else there.
+.PHONY: thread-stress
+thread-stress: build/stress/stress ## many threads and forks in the native code under ThreadSanitizer
+	@echo "==> threads and forks under ThreadSanitizer"
+	run=
+	setarch -R true 2>/dev/null && run="setarch -R"
+	TSAN_OPTIONS="halt_on_error=1 die_after_fork=0" $$run build/stress/stress
+
+# QEMU's emulation of a process does not survive a fork beside threads: none there.
+.PHONY: arm
+arm: build/arm/stress ## the native code without a warning by an ARM compiler, and the thread stress on it
+	@echo "==> threads and kernels on ARM (emulated)"
+	qemu-aarch64 -L /usr/aarch64-linux-gnu build/arm/stress 0
 
 # ---- what they need ----------------------------------------------------------------------------
 
@@ -183,6 +198,16 @@ browser: | system
 	command -v chromedriver >/dev/null || needs chromium-driver "the browser's driver"
 	$(INSTALL_MISSING)
 
+.PHONY: arm-system
+arm-system:
+	@missing=
+	needs() { missing="$$missing $$1"; reasons="$${reasons:-}$$1 ($$2)\n"; }
+	command -v aarch64-linux-gnu-gcc >/dev/null || needs gcc-aarch64-linux-gnu "C compiler for ARM"
+	command -v aarch64-linux-gnu-gfortran >/dev/null || needs gfortran-aarch64-linux-gnu "Fortran compiler for ARM"
+	[ -e /usr/aarch64-linux-gnu/include/stdlib.h ] || needs libc6-dev-arm64-cross "C library for ARM"
+	command -v qemu-aarch64 >/dev/null || needs qemu-user "runs programs for ARM"
+	$(INSTALL_MISSING)
+
 # Tables of pyproject.toml, one requirement a line.
 REQUIREMENTS = $(BIN)/python -c 'import functools, sys, tomllib; \
     print(*functools.reduce(dict.get, sys.argv[1:], tomllib.load(open("pyproject.toml", "rb"))), sep="\n")'
@@ -220,6 +245,16 @@ build/sanitize/.built: $(VENV)/.build-tools $(NATIVE) $(PACKAGE) setup.py tests/
 	CC="sh tests/sanitize/compiler gcc" FC="sh tests/sanitize/compiler gfortran" \
 	    $(BIN)/python -W ignore setup.py --quiet build --build-base build/sanitize --build-lib build/sanitize/lib
 	touch $@
+
+STRESS = $(NATIVE) tests/sanitize/stress.c tests/sanitize/build-stress
+
+build/stress/stress: $(STRESS) | system
+	@echo "==> building the thread stress with ThreadSanitizer"
+	sh tests/sanitize/build-stress build/stress gcc gfortran -O1 -g1 -fsanitize=thread
+
+build/arm/stress: $(STRESS) | arm-system
+	@echo "==> compiling the native code for ARM"
+	sh tests/sanitize/build-stress build/arm aarch64-linux-gnu-gcc aarch64-linux-gnu-gfortran -O3
 
 .PHONY: clean
 clean: ## remove everything that make has made, the virtual environment too

@@ -14,7 +14,16 @@ import sys
 
 import numpy
 import scipy
-from benchmarks import dispatch, imports, products, svd  # first: it pins BLAS threads
+from benchmarks import (  # first: it pins BLAS threads
+    blocked,
+    dispatch,
+    imports,
+    integers,
+    products,
+    single,
+    stacks,
+    svd,
+)
 from benchmarks.common import RELATIVE
 
 import lapack_ai_backend as lapack_ai
@@ -22,7 +31,7 @@ import lapack_ai_backend as lapack_ai
 
 def tracked():
     """Every (class, method name) that tracks a value."""
-    for module in (svd, products, dispatch, imports):
+    for module in (svd, single, stacks, blocked, integers, products, dispatch, imports):
         for name, kind in inspect.getmembers(module, inspect.isclass):
             if kind.__module__ == module.__name__ and not name.startswith("_"):
                 for method in dir(kind):

@@ -24,6 +24,7 @@ from factor_tables import FactorTable, Form, parse
 ROOT = Path(__file__).resolve().parent.parent
 TABLE = "csrc/factors/alphatensor49.txt"
 INCLUDE = "csrc/products/alphatensor49_generated.inc"
+FORMS = "csrc/products/alphatensor49_forms_generated.inc"
 DGEMM = "fortran/dgemm_alpha.f90"
 SGEMM = "fortran/sgemm_alpha.f90"
 BEGIN, END = "! BEGIN GENERATED", "! END GENERATED"
@@ -326,6 +327,75 @@ def c_include() -> str:
     return "\n".join([*lines, "}", ""])
 
 
+def _c_statements(vector: str, names: dict[str, str], steps: Sequence[tuple[str, str, str, str]]) -> list[str]:
+    """Statements of `steps` (target, operator, left, right; without operator a copy) in C, by the values' names."""
+    macros = {"+": "ADD", "-": "SUB"}
+    lines = []
+    for target, operator, left, right in steps:
+        value = f"{macros[operator]}({names[left]}, {names[right]})" if operator else names[left]
+        if target.startswith("LAI_FORM"):
+            lines.append(f"    {target}, {value});")
+        elif target not in names:
+            names[target] = target
+            lines.append(f"    const {vector} {target} = {value};")
+        else:
+            lines.append(f"    {names[target]} = {value};")
+    return lines
+
+
+def _c_forms(operations: Sequence[Operation], matrix: str) -> list[str]:
+    """The forms of A or of B as a C function; each is stored as soon as it is known."""
+    side, vector = (2, "LAI_VA") if matrix == "a" else (3, "LAI_VB")
+    needed = {o[side] for o in operations if o.operator == "*"}
+    for o in reversed(operations):
+        if o.operator != "*" and o.target in needed:
+            needed |= {o.left, o.right}
+    names = {f"{matrix}{i}{j}": f"{matrix}[{4 * i + j - 5}]" for i in range(1, 5) for j in range(1, 5)}
+    steps: list[tuple[str, str, str, str]] = []
+    for o in operations:
+        if o.operator == "*":
+            steps.append((f"LAI_FORM_{matrix.upper()}({int(o.target[1:]) - 1}", "", o[side], ""))
+        elif o.target in needed:
+            steps.append((o.target, o.operator, o.left, o.right))
+    arguments = f"const {vector} {matrix}[16], LAI_T *to, intptr_t stride"
+    head = f"LAI_INLINE void LAI_NAME(alphatensor49_forms_{matrix})({arguments})"
+    return [head, "{", *_c_statements(vector, names, steps), "}"]
+
+
+def _c_entries(operations: Sequence[Operation]) -> list[str]:
+    """The entries of C from the products as a C function."""
+    names = {o.target: f"LAI_PRODUCT({int(o.target[1:]) - 1})" for o in operations if o.operator == "*"}
+    steps = []
+    for o in operations:
+        known = names.keys() | {target for target, *_ in steps}
+        if o.operator != "*" and o.left in known and o.right in known:
+            steps.append(tuple(o))
+    names |= {f"c{i}{j}": f"c[{4 * i + j - 5}]" for i in range(1, 5) for j in range(1, 5)}
+    head = "LAI_INLINE void LAI_NAME(alphatensor49_entries)(const LAI_T *from, intptr_t stride, LAI_VB c[16])"
+    return [head, "{", *_c_statements("LAI_VB", names, steps), "}"]
+
+
+def c_forms() -> str:
+    """The three linear parts of the algorithm, one function each, for products of whole blocks in between."""
+    operations = _straight_line()
+    return "\n".join(
+        [
+            notice("//", TABLE),
+            "//",
+            "// The algorithm on both sides of its 49 products: the forms of A and of B, the entries of C.",
+            "// Define LAI_NAME(name), LAI_INLINE, LAI_T, its vectors LAI_VA (for A) and LAI_VB (for B and C),",
+            "// ADD(x, y), SUB(x, y), LAI_FORM_A(r, x) and LAI_FORM_B(r, x), which store form r at `to`, `stride`",
+            "// elements apart, and LAI_PRODUCT(r), which reads product r likewise at `from`, before including it.",
+            *_c_forms(operations, "a"),
+            "",
+            *_c_forms(operations, "b"),
+            "",
+            *_c_entries(operations),
+            "",
+        ]
+    )
+
+
 # ---- Fortran -----------------------------------------------------------------
 
 
@@ -431,6 +501,7 @@ def sgemm(double: str) -> str:
 
 OUTPUTS: dict[str, Callable[[], str]] = {
     INCLUDE: c_include,
+    FORMS: c_forms,
     DGEMM: dgemm,
     SGEMM: lambda: sgemm(dgemm()),
 }

@@ -38,3 +38,33 @@ int lai_use_isa(int isa)
     atomic_store(&current, isa);
     return 0;
 }
+
+static int cpu_has_vnni(void)
+{
+#if LAI_X86
+    __builtin_cpu_init();
+    return __builtin_cpu_supports("avx512ifma") && __builtin_cpu_supports("avx512vnni");
+#else
+    return 0;
+#endif
+}
+
+static atomic_int vnni = -1;            /* -1: nobody asked yet */
+
+int lai_has_vnni(void)
+{
+    int has = atomic_load_explicit(&vnni, memory_order_relaxed);
+    if (has >= 0)
+        return has;
+    int unset = -1;
+    has = cpu_has_vnni();
+    return atomic_compare_exchange_strong(&vnni, &unset, has) ? has : unset;
+}
+
+int lai_use_vnni(int on)
+{
+    if (on && !cpu_has_vnni())
+        return -1;
+    atomic_store(&vnni, on != 0);
+    return 0;
+}

@@ -7,27 +7,21 @@
  *                that; often without the GIL. Asks the policy, runs a kernel, or goes
  *                on to the stock loop.
  */
-#define PY_SSIZE_T_CLEAN
-#include <Python.h>
-#define NPY_NO_DEPRECATED_API NPY_2_0_API_VERSION
-#define NPY_TARGET_VERSION NPY_2_1_API_VERSION
-#include <numpy/arrayobject.h>
+#include "matmul_hook.h"
 #include <numpy/ufuncobject.h>
 
 #include <fenv.h>
 #include <math.h>
 #include <stdatomic.h>
-#include <string.h>
 #include <time.h>
 
-#include "native.h"
-
-/* What begin_call found for the matmul call that this thread is in. */
+/* What is known of the matmul call that this thread is in. */
 typedef struct {
-    const lai_table *table;
-    lai_trace *trace;
+    lai_context context;
     const npy_intp *core_dims;  /* of that call: their address tells it from products that it makes inside */
-    int decided;                /* whether `call` holds the decision already */
+    int decided;                /* whether a loop has run; then its decision and the matrices done so far: */
+    int kernel, rule, reason;
+    npy_intp batch;
 } verdict;
 
 /* A few words that every product reads, also where the backend is off: reached without a call into the
@@ -39,13 +33,21 @@ typedef struct {
 #endif
 static _Thread_local verdict here QUICKLY_REACHED;
 
-/* What becomes of the call, where the backend or a trace is on. */
-typedef struct {
-    int64_t trace_index;
-    lai_decision decision;
-} outcome;
+static _Thread_local lai_answer last_answer QUICKLY_REACHED;
 
-static _Thread_local outcome call;
+/* What the operator read just before it called np.matmul. */
+static _Thread_local struct {
+    lai_context context;
+    int fresh;
+} passed QUICKLY_REACHED;
+
+/* The call's place in the trace, where one is open, and what stands there. */
+typedef struct {
+    int64_t index;
+    lai_decision decision;
+} record;
+
+static _Thread_local record recorded;
 
 static _Atomic int enabled;
 static _Atomic(const lai_table *) process_table;
@@ -55,41 +57,63 @@ static PyUFuncObject *matmul;
 /* ---- step one: the context ------------------------------------------------- */
 
 /* The activation is a tuple that starts with two addresses: table (0: off, -1: as the process) and trace. */
-static void read_activation(PyObject *activation)
+static void read_activation(PyObject *activation, lai_context *context)
 {
     const intptr_t table = (intptr_t)PyLong_AsSsize_t(PyTuple_GET_ITEM(activation, 0));
-    here.trace = (lai_trace *)PyLong_AsSsize_t(PyTuple_GET_ITEM(activation, 1));
+    context->trace = (lai_trace *)PyLong_AsSsize_t(PyTuple_GET_ITEM(activation, 1));
     if (table != -1)
-        here.table = (const lai_table *)table;
+        context->table = (const lai_table *)table;
 }
 
-static int begin_call(PyUFuncObject *ufunc, npy_intp *core_dims)
+int lai_read_context(lai_context *context)
 {
     PyObject *activation = NULL;
-    (void)ufunc;
 
-    here.table = NULL;
-    here.trace = NULL;
-    here.core_dims = core_dims;
-    here.decided = 0;
+    *context = (lai_context){NULL, NULL};
     if (!atomic_load_explicit(&enabled, memory_order_acquire))
         return 0;
-    here.table = atomic_load_explicit(&process_table, memory_order_acquire);
+    context->table = atomic_load_explicit(&process_table, memory_order_acquire);
     if (PyContextVar_Get(state_variable, NULL, &activation) < 0)
         return -1;
     if (activation == NULL)
         return 0;
     if (PyTuple_Check(activation))
-        read_activation(activation);
+        read_activation(activation, context);
     Py_DECREF(activation);
-    if (here.trace) {
-        /* Whatever happens next, the trace shows the call; the loop replaces this record. */
-        call.decision = (lai_decision){
-            .problem = {LAI_MATMUL, LAI_OTHER, core_dims[0], core_dims[1], core_dims[2], 0, 0, -1},
-            .table = here.table, .kernel = LAI_STOCK, .rule = -1,
-            .reason = here.table ? LAI_NO_LOOP : LAI_INACTIVE};
-        call.trace_index = lai_append_to_trace(here.trace, &call.decision);
+    return 0;
+}
+
+void lai_pass_context(const lai_context *context)
+{
+    passed.fresh = context != NULL;
+    if (context)
+        passed.context = *context;
+}
+
+/* Whatever happens next, the trace shows the call; the loop replaces this record. */
+static void begin_record(const npy_intp *core_dims)
+{
+    recorded.decision = (lai_decision){
+        .problem = {LAI_MATMUL, LAI_OTHER, core_dims[0], core_dims[1], core_dims[2], 0, 0, -1},
+        .table = here.context.table, .kernel = LAI_STOCK, .rule = -1,
+        .reason = here.context.table ? LAI_NO_LOOP : LAI_INACTIVE};
+    recorded.index = lai_append_to_trace(here.context.trace, &recorded.decision);
+}
+
+static int begin_call(PyUFuncObject *ufunc, npy_intp *core_dims)
+{
+    (void)ufunc;
+
+    here.core_dims = core_dims;
+    here.decided = 0;
+    if (passed.fresh) {
+        here.context = passed.context;
+        passed.fresh = 0;
+    } else if (lai_read_context(&here.context) < 0) {
+        return -1;
     }
+    if (here.context.trace)
+        begin_record(core_dims);
     return 0;
 }
 
@@ -137,10 +161,12 @@ static lai_product describe(char **args, const npy_intp *dims, const npy_intp *s
         .c_row = steps[7], .c_column = steps[8]};
 }
 
-/* A @ A.T: the same data with swapped strides. */
-static int is_symmetric(const lai_product *p)
+/* What the policy asks, without describing the whole product: most calls stay stock. */
+static lai_problem problem_of(char **args, const npy_intp *dims, const npy_intp *steps, int dtype, int type)
 {
-    return p->a == p->b && p->m == p->n && p->a_row == p->b_column && p->a_column == p->b_row;
+    const int symmetric = lai_is_symmetric(args[0], args[1], dims[1], dims[3], steps[3], steps[4], steps[5], steps[6]);
+
+    return (lai_problem){LAI_MATMUL, dtype, dims[1], dims[2], dims[3], dims[0], symmetric, type};
 }
 
 static double now(void)
@@ -150,75 +176,70 @@ static double now(void)
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-/* Runs the kernel that was decided for, or the stock loop, and says in the decision which it was. */
-static void run_decided(lai_decision *d, const lai_product *p, const lai_stock *stock, lai_blocks *blocks)
+/* Runs the kernel that was decided for; 0 where it did not do it, and the decision is for stock. */
+static int run_kernel(lai_decision *d, char **args, const npy_intp *dims, const npy_intp *steps,
+                      const lai_stock *stock, lai_blocks *blocks)
 {
-    if (d->kernel != LAI_STOCK) {
-        const int status = lai_run_product(d->kernel, d->problem.dtype, p, stock, blocks);
-        if (status == LAI_DONE)
-            return;
-        d->kernel = LAI_STOCK;
-        d->reason = status == LAI_NO_MEMORY ? LAI_MEMORY : LAI_KERNEL_DECLINED;
-    }
-    stock->run(stock, p);
-    blocks->stock += p->batch;
+    const lai_product p = describe(args, dims, steps);
+    const int status = lai_run_product(d->kernel, d->problem.dtype, &p, stock, blocks);
+
+    if (status == LAI_DONE)
+        return 1;
+    d->kernel = LAI_STOCK;
+    d->reason = status == LAI_NO_MEMORY ? LAI_MEMORY : LAI_KERNEL_DECLINED;
+    return 0;
+}
+
+/* The decision as the trace shall show it, blocks and time of the call's earlier pieces included. */
+static void update_record(lai_trace *trace, const record *before, lai_decision d, const lai_blocks *blocks, double start)
+{
+    d.blocks = before->decision.blocks;
+    d.blocks.alphatensor += blocks->alphatensor;
+    d.blocks.direct += blocks->direct;
+    d.blocks.stock += blocks->stock;
+    d.seconds = before->decision.seconds + now() - start;
+    lai_update_trace(trace, before->index, &d);
+    recorded = (record){before->index, d};
 }
 
 /* NumPy may cut one call's batch into several loop calls; the first decides for all. */
-static void route(const lai_product *p, int dtype, int type, int64_t itemsize, const lai_stock *stock)
+static void route(char **args, const npy_intp *dims, const npy_intp *steps, const stock_loop *stock,
+                  int dtype, int type, int64_t itemsize)
 {
     const verdict mine = here;  /* NumPy's loop for objects runs Python code, which may multiply matrices, too */
-    const double start = mine.trace ? now() : 0.0;
+    const lai_context *context = &mine.context;
+    const double start = context->trace ? now() : 0.0;
     const int first = !mine.decided;
-    int64_t trace_index = mine.trace ? call.trace_index : -1;
     lai_blocks blocks = {0, 0, 0};
-    lai_decision d;
+    record before;
+    lai_decision d;             /* filled in as far as it is read: clearing it whole takes 10 ns */
 
+    if (context->trace)
+        before = recorded;
+    d.problem = problem_of(args, dims, steps, dtype, type);
+    d.table = context->table;
     if (first) {
-        d = (lai_decision){
-            .problem = {LAI_MATMUL, dtype, p->m, p->k, p->n, p->batch, is_symmetric(p), type}, .table = mine.table};
-        lai_decide(&d);
+        lai_decide_once(&d, &last_answer);
     } else {
-        d = call.decision;
-        d.problem.batch += p->batch;
+        d.problem.batch += mine.batch;
+        d.kernel = mine.kernel;
+        d.rule = mine.rule;
+        d.reason = mine.reason;
     }
     const int decided_for = d.kernel;
-    run_decided(&d, p, stock, &blocks);
-    if (mine.table)
-        lai_count(&d, &blocks, first, first || d.kernel != decided_for,
-                  itemsize * p->batch * (p->m * p->k + p->k * p->n + p->m * p->n));
-    if (mine.trace) {
-        d.blocks.alphatensor += blocks.alphatensor;
-        d.blocks.direct += blocks.direct;
-        d.blocks.stock += blocks.stock;
-        d.seconds += now() - start;
-        lai_update_trace(mine.trace, trace_index, &d);
+    if (d.kernel == LAI_STOCK || !run_kernel(&d, args, dims, steps, &stock->base, &blocks)) {
+        stock->loop(args, dims, steps, stock->data);
+        blocks.stock += dims[0];
     }
-    here = mine;
-    here.decided = 1;
-    call.decision = d;
-    call.trace_index = trace_index;
+    if (context->table)
+        lai_count(&d, &blocks, first, first || d.kernel != decided_for,
+                  itemsize * dims[0] * (dims[1] * dims[2] + dims[2] * dims[3] + dims[1] * dims[3]));
+    if (context->trace)
+        update_record(context->trace, &before, d, &blocks, start);
+    here = (verdict){mine.context, mine.core_dims, 1, d.kernel, d.rule, d.reason, d.problem.batch};
 }
 
 /* One loop a NumPy type; those of LAI_OTHER pass the call on to NumPy's and keep the record. */
-#define LOOPS(X)                                                                         \
-    X(NPY_BOOL, npy_bool, LAI_OTHER) X(NPY_OBJECT, PyObject *, LAI_OTHER)                 \
-    X(NPY_BYTE, npy_byte, INTEGER(npy_byte)) X(NPY_UBYTE, npy_ubyte, INTEGER(npy_ubyte))  \
-    X(NPY_SHORT, npy_short, INTEGER(npy_short)) X(NPY_USHORT, npy_ushort, INTEGER(npy_ushort)) \
-    X(NPY_INT, npy_int, INTEGER(npy_int)) X(NPY_UINT, npy_uint, INTEGER(npy_uint))        \
-    X(NPY_LONG, npy_long, INTEGER(npy_long)) X(NPY_ULONG, npy_ulong, INTEGER(npy_ulong))  \
-    X(NPY_LONGLONG, npy_longlong, INTEGER(npy_longlong))                                 \
-    X(NPY_ULONGLONG, npy_ulonglong, INTEGER(npy_ulonglong))                              \
-    X(NPY_HALF, npy_half, LAI_OTHER)                                                     \
-    X(NPY_FLOAT, npy_float, LAI_FLOAT32) X(NPY_DOUBLE, npy_double, LAI_FLOAT64)           \
-    X(NPY_LONGDOUBLE, npy_longdouble, LAI_OTHER)                                         \
-    X(NPY_CFLOAT, npy_cfloat, LAI_COMPLEX64) X(NPY_CDOUBLE, npy_cdouble, LAI_COMPLEX128)  \
-    X(NPY_CLONGDOUBLE, npy_clongdouble, LAI_OTHER)
-
-/* int, long and long long are separate loops of np.matmul; kernels know widths only. */
-#define INTEGER(type) \
-    (sizeof(type) == 8 ? LAI_INT64 : sizeof(type) == 4 ? LAI_INT32 : sizeof(type) == 2 ? LAI_INT16 : LAI_INT8)
-
 static stock_loop stock_loops[NPY_NTYPES_LEGACY];
 
 #define DEFINE_LOOP(number, type, dtype)                                                        \
@@ -226,20 +247,19 @@ static stock_loop stock_loops[NPY_NTYPES_LEGACY];
     {                                                                                            \
         if (here.core_dims != dims + 1)     /* NumPy hands both steps the same array */          \
             begin_again(dims + 1);                                                               \
-        if (here.table == NULL && here.trace == NULL) {                                          \
+        if (here.context.table == NULL && here.context.trace == NULL) {                                          \
             stock_loops[number].loop(args, dims, steps, data);                                   \
             return;                                                                              \
         }                                                                                        \
-        const lai_product product = describe(args, dims, steps);                                 \
-        route(&product, dtype, number, (int64_t)sizeof(type), &stock_loops[number].base);                \
+        route(args, dims, steps, &stock_loops[number], dtype, number, (int64_t)sizeof(type));     \
     }
-LOOPS(DEFINE_LOOP)
+LAI_NUMPY_TYPES(DEFINE_LOOP)
 
 #define LOOP_ENTRY(number, type, dtype) {number, dtype, loop_##number},
 static const struct {
     int number, dtype;
     PyUFuncGenericFunction loop;
-} loops[] = {LOOPS(LOOP_ENTRY)};
+} loops[] = {LAI_NUMPY_TYPES(LOOP_ENTRY)};
 enum { LOOP_COUNT = sizeof loops / sizeof loops[0] };
 
 /* ---- self-check: overflow ------------------------------------------------------
@@ -249,10 +269,10 @@ enum { LOOP_COUNT = sizeof loops / sizeof loops[0] };
 
 int lai_overflow_matches(int dtype)
 {
-    for (int i = 0; i < LOOP_COUNT; i++)
-        if (loops[i].dtype == dtype)
-            return stock_loops[loops[i].number].base.overflow_matches;
-    return 0;
+    static const int types[] = {
+        [LAI_FLOAT32] = NPY_FLOAT, [LAI_FLOAT64] = NPY_DOUBLE, [LAI_COMPLEX64] = NPY_CFLOAT, [LAI_COMPLEX128] = NPY_CDOUBLE};
+
+    return dtype <= LAI_COMPLEX128 && stock_loops[types[dtype]].base.overflow_matches;
 }
 
 enum pattern { FINITE, INFINITE, NOT_A_NUMBER };
@@ -398,6 +418,7 @@ static int hook(PyUFuncObject *ufunc, PyObject *state)
     lai_check_overflow();
     ufunc->process_core_dims_func = begin_call;
     atomic_store_explicit(&enabled, 1, memory_order_release);
+    lai_hook_operator((PyObject *)ufunc);
     return LAI_HOOKED;
 }
 
@@ -419,6 +440,7 @@ void lai_unhook_matmul(void)
     const PyGILState_STATE gil = PyGILState_Ensure();
 
     atomic_store_explicit(&enabled, 0, memory_order_release);
+    lai_unhook_operator();
     if (matmul && matmul->process_core_dims_func == begin_call) {
         matmul->process_core_dims_func = NULL;
         restore_loops();

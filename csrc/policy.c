@@ -1,37 +1,55 @@
 /* The one policy: rows, first match wins. numpy.matmul's loop, the scipy.linalg path and explain() all come here. */
 #include "native.h"
 
-static int64_t least(const lai_problem *p)
+_Static_assert(sizeof ((lai_table *)0)->first == (LAI_MAX_FUNCTIONS * LAI_DTYPES + 1) * sizeof(int), "one range a dtype");
+
+/* What rows bound, taken from a problem once for all of them. */
+typedef struct {
+    int64_t least, largest;
+    double work;        /* m k n of huge operands does not fit 64 bits, and a limit needs no last digit */
+    int square;
+} extent;
+
+static extent extent_of(const lai_problem *p)
 {
-    int64_t least = p->m < p->n ? p->m : p->n;
-    return p->function == LAI_MATMUL && p->k < least ? p->k : least;
+    extent e = {
+        .least = p->m < p->n ? p->m : p->n,
+        .largest = p->m > p->n ? p->m : p->n,
+        .work = (double)p->m * (double)p->n,
+        .square = p->m == p->n};
+
+    if (p->function == LAI_MATMUL) {
+        e.least = p->k < e.least ? p->k : e.least;
+        e.largest = p->k > e.largest ? p->k : e.largest;
+        e.work *= (double)p->k;
+        e.square &= p->m == p->k;
+    }
+    return e;
 }
 
-static int64_t largest(const lai_problem *p)
-{
-    int64_t largest = p->m > p->n ? p->m : p->n;
-    return p->function == LAI_MATMUL && p->k > largest ? p->k : largest;
-}
-
-/* In double: m k n of huge operands does not fit 64 bits, and a limit needs no last digit. */
-static double work(const lai_problem *p)
-{
-    return (double)p->m * (double)p->n * (p->function == LAI_MATMUL ? (double)p->k : 1.0);
-}
-
-int lai_match_row(const lai_row *row, const lai_problem *p)
+static int match(const lai_row *row, const lai_problem *p, const extent *e)
 {
     if (!(row->dtypes >> p->dtype & 1))
         return LAI_DTYPE;
-    if (row->square && (p->m != p->n || (p->function == LAI_MATMUL && p->m != p->k)))
+    if (row->square && !e->square)
         return LAI_SHAPE;
-    if (least(p) < row->min_dim || largest(p) > row->max_dim || work(p) < (double)row->min_work)
+    if (e->least < row->min_dim || e->largest > row->max_dim || e->work < (double)row->min_work)
         return LAI_SIZE;
     if (p->batch < row->min_batch || p->batch > row->max_batch)
         return LAI_BATCH;
     if (p->symmetric && !row->symmetric)
         return LAI_SYMMETRIC;
+    if (row->min_isa > lai_current_isa())
+        return LAI_ISA;
+    if (row->as_blas && lai_blas_threads() > lai_num_threads())
+        return LAI_THREADS;
     return row->blocked;
+}
+
+int lai_match_row(const lai_row *row, const lai_problem *problem)
+{
+    const extent e = extent_of(problem);
+    return match(row, problem, &e);
 }
 
 void lai_decide(lai_decision *d)
@@ -49,13 +67,18 @@ void lai_decide(lai_decision *d)
         d->reason = table->off[f];
         return;
     }
-    d->reason = LAI_NO_RULE;
-    for (int i = table->first[f]; i < table->first[f + 1]; i++) {
-        const int reason = lai_match_row(&table->rows[i], &d->problem);
+    const extent e = extent_of(&d->problem);
+    const int *first = table->first + LAI_DTYPES * f;
+    d->reason = first[0] == first[LAI_DTYPES] ? LAI_NO_RULE : LAI_DTYPE;
+    for (int i = first[d->problem.dtype]; i < first[d->problem.dtype + 1]; i++) {
+        const int reason = match(&table->rows[i], &d->problem, &e);
         if (reason == LAI_ROUTED) {
             d->kernel = table->rows[i].kernel;
             d->rule = table->rows[i].rule;
-            d->reason = LAI_ROUTED;
+            if (d->kernel != LAI_STOCK)
+                d->reason = LAI_ROUTED;
+            else if (d->reason < LAI_SYMMETRIC)     /* else a kernel was measured to be faster, and may not */
+                d->reason = LAI_TUNED;
             return;
         }
         /* Reasons are numbered in the order in which a row is tested, so the largest

@@ -1,25 +1,198 @@
 /* The pool on which kernels share their work.
  *
- * Workers are started at the first parallel call, one less than lai_num_threads() says, and sleep between calls.
- * One call has the pool at a time; others, and calls made inside a part, run their parts themselves. A fork leaves
- * the workers behind, so the child starts its own. */
+ * Workers are started by the first call that wants them; after each call they look out for the next one for a moment,
+ * then sleep. One call has the pool at a time; others, and calls made inside a part, run their parts themselves.
+ *
+ * The state of a call is one word: how many workers it still wants, and how many are in it. A worker enters by moving
+ * one from the first number to the second. The caller ends the call by clearing the first, then waits until the second
+ * is 0: for workers that are in a part, never for one that has yet to wake up. */
 #define _GNU_SOURCE     /* sched_getaffinity */
 #include <fenv.h>
+#include <limits.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
+#include <stdalign.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "native.h"
-#include "threads.h"
 
-enum { MOST_WORKERS = 255 };
+enum {
+    MOST_WORKERS = 255,
+    STACK_BYTES = 2 << 20,      /* of a worker: gemm_alpha keeps 600 KiB there, and the C library may keep its own */
+    SPIN_NANOSECONDS = 50000
+};
 
-/* ---- how many ------------------------------------------------------------------------- */
+static void watch_forks(void);
+
+/* ---- CPUs that the calling thread may run on -------------------------------------------------- */
+
+static int online(void)
+{
+    const long count = sysconf(_SC_NPROCESSORS_ONLN);
+    return count > 0 ? (int)count : 1;
+}
+
+#ifdef __linux__
+typedef struct {
+    cpu_set_t set[8];           /* 8192 CPUs, the most that a kernel can be built for; one set holds 1024 */
+} cpus;
+
+static void read_cpus(cpus *found)
+{
+    if (sched_getaffinity(0, sizeof *found, found->set) != 0)
+        memset(found, 0, sizeof *found);
+}
+
+static void use_cpus(const cpus *wanted)
+{
+    sched_setaffinity(0, sizeof *wanted, wanted->set);
+}
+
+static int count_cpus(const cpus *found)
+{
+    const int count = CPU_COUNT_S(sizeof *found, found->set);
+    return count ? count : online();
+}
+#else
+typedef struct {
+    int online;
+} cpus;
+
+static void read_cpus(cpus *found)
+{
+    found->online = online();
+}
+
+static void use_cpus(const cpus *wanted)
+{
+    (void)wanted;
+}
+
+static int count_cpus(const cpus *found)
+{
+    return found->online;
+}
+#endif
+
+/* ---- CPUs that the container pays for ----------------------------------------------------------- */
+
+/* The smaller of two limits, where 0 is none. */
+static int lesser(int limit, int other)
+{
+    return limit && (!other || limit < other) ? limit : other;
+}
+
+static int round_up(long long quota, long long period)
+{
+    if (quota <= 0 || period <= 0)
+        return 0;
+    const long long whole = (quota - 1) / period + 1;
+    return whole < INT_MAX ? (int)whole : INT_MAX;
+}
+
+static int read_numbers(const char *directory, const char *name, long long *first, long long *second)
+{
+    char path[PATH_MAX];
+    if ((size_t)snprintf(path, sizeof path, "%s/%s", directory, name) >= sizeof path)
+        return 0;
+    FILE *file = fopen(path, "re");
+    if (!file)
+        return 0;
+    const int numbers = fscanf(file, "%lld %lld", first, second);
+    fclose(file);
+    return numbers;
+}
+
+/* 0: no limit. "max 100000" of version 2 has no number in front, version 1 says -1. */
+static int directory_cpus(const char *directory)
+{
+    long long quota, period, none;
+    if (read_numbers(directory, "cpu.max", &quota, &period) == 2)
+        return round_up(quota, period);
+    if (read_numbers(directory, "cpu.cfs_quota_us", &quota, &none) == 1
+        && read_numbers(directory, "cpu.cfs_period_us", &period, &none) == 1)
+        return round_up(quota, period);
+    return 0;
+}
+
+/* The least limit of a group and those around it. A container sees its own group as the outermost one,
+ * often without the folders that lead there, so a folder that is missing is no end. */
+static int group_cpus(const char *mount, const char *group)
+{
+    char directory[PATH_MAX];
+    int least = 0;
+
+    if ((size_t)snprintf(directory, sizeof directory, "%s%s", mount, group) >= sizeof directory)
+        return 0;
+    for (;;) {
+        least = lesser(directory_cpus(directory), least);
+        char *end = strrchr(directory + strlen(mount), '/');
+        if (!end)
+            return least;
+        *end = '\0';
+    }
+}
+
+static int has_word(const char *list, const char *word)
+{
+    const size_t length = strlen(word);
+    for (const char *at = list; at; at = strchr(at, ','), at += at != NULL)
+        if (strncmp(at, word, length) == 0 && (at[length] == ',' || at[length] == '\0'))
+            return 1;
+    return 0;
+}
+
+/* Where distributions and containers mount the groups; any other place means no limit. */
+static int read_groups(const char *root)
+{
+    char line[PATH_MAX + 256], mount[PATH_MAX];
+    int least = 0;
+
+    snprintf(mount, sizeof mount, "%s/proc/self/cgroup", root);
+    FILE *file = fopen(mount, "re");
+    if (!file)
+        return 0;
+    while (fgets(line, sizeof line, file)) {            /* number:controllers:group */
+        line[strcspn(line, "\n")] = '\0';
+        char *controllers = strchr(line, ':');
+        char *group = controllers ? strchr(++controllers, ':') : NULL;
+        if (!group)
+            continue;
+        *group++ = '\0';
+        const int version_2 = *controllers == '\0';
+        if (!version_2 && !has_word(controllers, "cpu"))
+            continue;
+        const char *const folders[] = {version_2 ? "" : "/cpu", version_2 ? "/unified" : "/cpu,cpuacct"};
+        for (int i = 0; i < 2; i++) {
+            snprintf(mount, sizeof mount, "%s/sys/fs/cgroup%s", root, folders[i]);
+            least = lesser(least, group_cpus(mount, group));
+        }
+    }
+    fclose(file);
+    return least;
+}
+
+static atomic_int paid_cpus = -1;       /* -1: not read yet */
+
+int lai_cgroup_cpus(const char *root)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    int cpus = root ? -1 : atomic_load_explicit(&paid_cpus, memory_order_relaxed);
+    if (cpus < 0) {
+        pthread_once(&once, watch_forks);
+        cpus = read_groups(root ? root : "");
+        atomic_store_explicit(&paid_cpus, cpus, memory_order_relaxed);
+    }
+    return cpus;
+}
+
+/* ---- how many threads ----------------------------------------------------------------------------- */
 
 static atomic_int limit;
 
@@ -28,44 +201,123 @@ int lai_use_threads(int wanted)
     return atomic_exchange(&limit, wanted > 0 ? wanted : 0);
 }
 
-static int affinity(void)
+static int count_threads(const cpus *usable)
 {
-#if defined(__linux__)
-    cpu_set_t set;
-    if (sched_getaffinity(0, sizeof set, &set) == 0)
-        return CPU_COUNT(&set);
-#endif
-    const long online = sysconf(_SC_NPROCESSORS_ONLN);
-    return online > 0 ? (int)online : 1;
+    int threads = lesser(atomic_load_explicit(&limit, memory_order_relaxed), MOST_WORKERS + 1);
+    threads = lesser(lai_cgroup_cpus(NULL), threads);
+    return lesser(count_cpus(usable), threads);
 }
 
 int lai_num_threads(void)
 {
-    const int wanted = atomic_load_explicit(&limit, memory_order_relaxed);
-    int threads = wanted == 1 ? 1 : affinity();
-    if (wanted && wanted < threads)
-        threads = wanted;
-    return threads < MOST_WORKERS + 1 ? threads : MOST_WORKERS + 1;
+    cpus usable;
+    if (atomic_load_explicit(&limit, memory_order_relaxed) == 1)
+        return 1;
+    read_cpus(&usable);
+    return count_threads(&usable);
 }
 
-/* ---- the pool --------------------------------------------------------------------------- */
+/* ---- the pool --------------------------------------------------------------------------------------- */
+
+enum { ENTERED = 1, WANTED = 1 << 10, ALL_ENTERED = WANTED - 1, ALL_WANTED = ALL_ENTERED << 10, LEAVE = 1 << 20 };
+
+/* Threads that sleep until a condition on pool.state holds. Whoever makes it hold looks at `threads` afterwards;
+ * a thread looks at the condition after it has put itself there: so one of the two sees the other. */
+typedef struct {
+    pthread_mutex_t mutex;
+    pthread_cond_t wake;
+    atomic_int threads;
+} sleepers;
+
+#define NO_SLEEPERS {.mutex = PTHREAD_MUTEX_INITIALIZER, .wake = PTHREAD_COND_INITIALIZER}
 
 static struct {
-    pthread_mutex_t taken;              /* held by the call that has the pool */
-    pthread_mutex_t mutex;              /* covers what follows */
-    pthread_cond_t work, done;
-    int workers;                        /* started */
-    int wanted;                         /* workers that this call may still take */
-    int busy;                           /* workers in this call */
-    unsigned call;                      /* its number */
-    void (*run)(void *, int);
+    atomic_flag taken;              /* by a call */
+    sleepers workers, caller;
+    /* Of the call, written by its caller before it asks for workers. */
+    void (*run)(void *context, int part);
     void *context;
     int parts;
-    atomic_int next;
+    cpus usable;
     fenv_t environment;
-    int flags;
-} pool = {.taken = PTHREAD_MUTEX_INITIALIZER, .mutex = PTHREAD_MUTEX_INITIALIZER,
-          .work = PTHREAD_COND_INITIALIZER, .done = PTHREAD_COND_INITIALIZER};
+    int started;
+    pthread_t threads[MOST_WORKERS];
+    /* Each alone on its cache line. */
+    alignas(64) atomic_int state;
+    alignas(64) atomic_int next;
+    alignas(64) atomic_int raised;
+} pool = {.taken = ATOMIC_FLAG_INIT, .workers = NO_SLEEPERS, .caller = NO_SLEEPERS};
+
+static void relax(void)
+{
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("isb");        /* "yield" is no pause on most cores */
+#endif
+}
+
+static int64_t nanoseconds(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return now.tv_sec * INT64_C(1000000000) + now.tv_nsec;
+}
+
+static int has_work(void)
+{
+    return atomic_load(&pool.state) & (ALL_WANTED | LEAVE);
+}
+
+static int is_done(void)
+{
+    return !(atomic_load(&pool.state) & ALL_ENTERED);
+}
+
+/* Kernels call several times in a row, and waking a thread whose CPU went idle took 80 us (on a virtual machine):
+ * halves of 200 us took 170 to 190 us without spinning, 110 with it. As long as waking takes, and no longer. */
+static void wait_until(int (*holds)(void), sleepers *s)
+{
+    const int64_t end = nanoseconds() + SPIN_NANOSECONDS;
+    do
+        for (int i = 0; i < 16; i++) {
+            if (holds())
+                return;
+            relax();
+        }
+    while (nanoseconds() < end);
+    pthread_mutex_lock(&s->mutex);
+    atomic_fetch_add(&s->threads, 1);
+    while (!holds())
+        pthread_cond_wait(&s->wake, &s->mutex);
+    atomic_fetch_sub(&s->threads, 1);
+    pthread_mutex_unlock(&s->mutex);
+}
+
+static void wake(sleepers *s, int most)
+{
+    if (!atomic_load(&s->threads))
+        return;
+    pthread_mutex_lock(&s->mutex);      /* not between its look at the condition and its sleep */
+    pthread_mutex_unlock(&s->mutex);
+    for (int i = 0; i < most; i++)
+        pthread_cond_signal(&s->wake);
+}
+
+static int enter(void)
+{
+    int state = atomic_load(&pool.state);
+    while (state & ALL_WANTED)
+        if (atomic_compare_exchange_weak(&pool.state, &state, state - WANTED + ENTERED))
+            return 1;
+    return 0;
+}
+
+static void leave(void)
+{
+    if ((atomic_fetch_sub(&pool.state, ENTERED) & ALL_ENTERED) == ENTERED)
+        wake(&pool.caller, 1);
+}
 
 static void run_parts(void)
 {
@@ -76,109 +328,112 @@ static void run_parts(void)
 
 static void *work(void *unused)
 {
-    unsigned seen = 0;
+    cpus mine;
     (void)unused;
-    pthread_mutex_lock(&pool.mutex);
+#ifdef __linux__
+    pthread_setname_np(pthread_self(), "lapack_ai");
+#endif
+    read_cpus(&mine);
     for (;;) {
-        while (pool.call == seen || pool.wanted == 0)
-            pthread_cond_wait(&pool.work, &pool.mutex);
-        seen = pool.call;
-        pool.wanted--;
-        pool.busy++;
+        wait_until(has_work, &pool.workers);
+        if (atomic_load(&pool.state) & LEAVE)
+            return NULL;
+        if (!enter())
+            continue;
+        wake(&pool.workers, 2);     /* a tree: the caller wakes one, and goes to work */
+        if (memcmp(&mine, &pool.usable, sizeof mine) != 0) {
+            mine = pool.usable;
+            use_cpus(&mine);
+        }
         fesetenv(&pool.environment);
-        pthread_mutex_unlock(&pool.mutex);
         feclearexcept(FE_ALL_EXCEPT);
         run_parts();
-        const int flags = fetestexcept(FE_ALL_EXCEPT);
-        pthread_mutex_lock(&pool.mutex);
-        pool.flags |= flags;
-        if (--pool.busy == 0)
-            pthread_cond_signal(&pool.done);
+        atomic_fetch_or_explicit(&pool.raised, fetestexcept(FE_ALL_EXCEPT), memory_order_relaxed);
+        leave();
     }
-    return NULL;
 }
 
-static void lock(void)
-{
-    pthread_mutex_lock(&pool.taken);
-    pthread_mutex_lock(&pool.mutex);
-}
-
-static void unlock(void)
-{
-    pthread_mutex_unlock(&pool.mutex);
-    pthread_mutex_unlock(&pool.taken);
-}
-
-/* The child has none of the workers. */
-static void forget(void)
-{
-    pool.workers = pool.busy = pool.wanted = 0;
-    pthread_cond_init(&pool.work, NULL);
-    pthread_cond_init(&pool.done, NULL);
-    unlock();
-}
-
-static void watch_forks(void)
-{
-    pthread_atfork(lock, unlock, forget);
-}
-
-/* With pool.mutex held. */
+/* Workers take no signals: those are for the program's own threads. Except for those that an instruction
+ * causes: blocked, they would end the process without a word from faulthandler. */
 static void start_workers(int wanted)
 {
+    static const int own[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGABRT, SIGSYS};
     pthread_attr_t attributes;
-    sigset_t all, before;
+    sigset_t blocked, before;
 
-    if (pool.workers >= wanted || pthread_attr_init(&attributes) != 0)
+    if (pool.started >= wanted || pthread_attr_init(&attributes) != 0)
         return;
-    pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
-    sigfillset(&all);           /* signals are for the program's own threads */
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    while (pool.workers < wanted) {
-        pthread_t thread;
-        if (pthread_create(&thread, &attributes, work, NULL) != 0)
-            break;
-        pool.workers++;
-    }
+    pthread_attr_setstacksize(&attributes, STACK_BYTES);
+    sigfillset(&blocked);
+    for (size_t i = 0; i < sizeof own / sizeof own[0]; i++)
+        sigdelset(&blocked, own[i]);
+    pthread_sigmask(SIG_SETMASK, &blocked, &before);
+    while (pool.started < wanted && pthread_create(&pool.threads[pool.started], &attributes, work, NULL) == 0)
+        pool.started++;
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     pthread_attr_destroy(&attributes);
 }
 
 void lai_parallel(int parts, void (*run)(void *context, int part), void *context)
 {
-    static pthread_once_t once = PTHREAD_ONCE_INIT;
-    int threads = parts > 1 ? lai_num_threads() : 1;
+    cpus usable;
+    int threads = 1;
 
-    if (threads > parts)
-        threads = parts;
-    if (threads > 1)
-        pthread_once(&once, watch_forks);
-    if (threads <= 1 || pthread_mutex_trylock(&pool.taken) != 0) {
+    if (parts > 1 && atomic_load_explicit(&limit, memory_order_relaxed) != 1) {
+        read_cpus(&usable);
+        threads = lesser(parts, count_threads(&usable));
+    }
+    if (threads == 1 || atomic_flag_test_and_set(&pool.taken)) {
         for (int part = 0; part < parts; part++)
             run(context, part);
         return;
     }
-    pthread_mutex_lock(&pool.mutex);
     start_workers(threads - 1);
     pool.run = run;
     pool.context = context;
     pool.parts = parts;
-    pool.wanted = threads - 1;
-    pool.flags = 0;
-    pool.call++;
-    atomic_store_explicit(&pool.next, 0, memory_order_relaxed);
+    pool.usable = usable;
     fegetenv(&pool.environment);
-    pthread_cond_broadcast(&pool.work);
-    pthread_mutex_unlock(&pool.mutex);
+    atomic_store_explicit(&pool.raised, 0, memory_order_relaxed);
+    atomic_store_explicit(&pool.next, 0, memory_order_relaxed);
+    atomic_store(&pool.state, (threads - 1) * WANTED);
+    wake(&pool.workers, 1);
     run_parts();
-    pthread_mutex_lock(&pool.mutex);
-    pool.wanted = 0;            /* whoever has not come yet is not needed */
-    while (pool.busy > 0)
-        pthread_cond_wait(&pool.done, &pool.mutex);
-    const int flags = pool.flags;
-    pthread_mutex_unlock(&pool.mutex);
-    pthread_mutex_unlock(&pool.taken);
-    if (flags)
-        feraiseexcept(flags);
+    atomic_fetch_and(&pool.state, ~ALL_WANTED);
+    wait_until(is_done, &pool.caller);
+    const int raised = atomic_load_explicit(&pool.raised, memory_order_relaxed);
+    atomic_flag_clear(&pool.taken);
+    if (raised)
+        feraiseexcept(raised);
+}
+
+/* ---- fork --------------------------------------------------------------------------------------------- */
+
+/* Before: Python 3.12 and later warn of a fork where there are threads besides, so they end, unless they work. */
+static void end_workers(void)
+{
+    if (atomic_flag_test_and_set(&pool.taken))
+        return;
+    atomic_fetch_or(&pool.state, LEAVE);
+    wake(&pool.workers, pool.started);
+    while (pool.started > 0)
+        pthread_join(pool.threads[--pool.started], NULL);
+    atomic_fetch_and(&pool.state, ~LEAVE);
+    atomic_flag_clear(&pool.taken);
+}
+
+/* In the child, which has one thread and whatever the others were doing to the pool. */
+static void start_afresh(void)
+{
+    static const sleepers none = NO_SLEEPERS;
+    pool.started = 0;
+    pool.workers = pool.caller = none;
+    atomic_store(&pool.state, 0);
+    atomic_flag_clear(&pool.taken);
+    atomic_store(&paid_cpus, -1);
+}
+
+static void watch_forks(void)
+{
+    pthread_atfork(end_workers, NULL, start_afresh);
 }

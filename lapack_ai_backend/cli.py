@@ -1,20 +1,23 @@
-"""The command ``lapack-ai``: run a program with the backend on, show what is here."""
+"""The command ``lapack-ai``: run a program with the backend on, measure this machine, show what is here."""
 
 from __future__ import annotations
 
 import json
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 import lapack_ai_backend
-from lapack_ai_backend import running
+from lapack_ai_backend import running, tuned_rules
 from lapack_ai_backend.errors import OptionError
+from lapack_ai_backend.registry import STOCK, UNLIMITED
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -22,6 +25,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Accelerate NumPy products and scipy.linalg in unchanged programs.",
 )
+
+STDERR = Console(stderr=True)
 
 # Everything after the program's name belongs to the program.
 PASS_ON = {"allow_interspersed_args": False, "ignore_unknown_options": False}
@@ -131,6 +136,89 @@ def _shown(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{name} {each}" for name, each in value.items()) or "none"
     return str(value)
+
+
+@app.command()
+def tune(
+    quick: Annotated[bool, typer.Option("--quick", help="fewer sizes, about 10 seconds")] = False,
+    show: Annotated[bool, typer.Option("--show", help="show the table that is there, measure nothing")] = False,
+    reset: Annotated[bool, typer.Option("--reset", help="remove the table")] = False,
+) -> None:
+    """Measure every kernel of products against stock on this machine, and route by it (about a minute)."""
+    if quick + show + reset > 1:
+        raise typer.BadParameter("--quick, --show and --reset exclude each other")
+    if reset:
+        print("removed" if tuned_rules.remove() else "there was no tuned table", tuned_rules.path())
+    elif show:
+        _show_tuned()
+    else:
+        _tune(quick)
+
+
+def _tune(quick: bool) -> None:
+    from lapack_ai_backend import tuning
+
+    grid = tuning.QUICK if quick else tuning.FULL
+    progress = Progress(
+        TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn(), console=STDERR
+    )
+    try:
+        with progress:
+            task = progress.add_task("measuring", total=len(tuning.points(grid)))
+            measurements = tuning.measure(grid, lambda point: progress.update(task, advance=1, description=str(point)))
+        date = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+        table = tuned_rules.TunedTable(tuned_rules.key(), date, tuning.decide(measurements, date), tuple(measurements))
+        target = tuned_rules.write(table)
+    except KeyboardInterrupt:
+        print(f"interrupted: this run's measurements are dropped; {_what_is_there()}", file=sys.stderr)
+        raise typer.Exit(130) from None
+    except OSError as error:
+        print(f"lapack-ai: the table cannot be written: {error}; {_what_is_there()}", file=sys.stderr)
+        raise typer.Exit(1) from None
+    Console().print(_table_of_rules(table))
+    print(f"{len(measurements)} problems measured; written to {target}")
+
+
+def _what_is_there() -> str:
+    try:
+        return f"the table of {tuned_rules.read().date} stays"
+    except (OSError, ValueError):
+        return "there is no tuned table"
+
+
+def _show_tuned() -> None:
+    try:
+        table = tuned_rules.read()
+    except FileNotFoundError:
+        print(f"no tuned table: {tuned_rules.path()}; lapack-ai tune makes one")
+        return
+    except (OSError, ValueError) as error:
+        print(f"{tuned_rules.path()} is ignored: {error}")
+        raise typer.Exit(1) from None
+    Console().print(_table_of_rules(table))
+    for name, value in table.key.items():
+        print(f"{name}: {value}")
+    print(tuned_rules.here().why_not or f"in use (policy auto and tuned): {tuned_rules.path()}")
+
+
+def _table_of_rules(tuned: tuned_rules.TunedTable) -> Table:
+    table = Table(title=f"Fastest kernels, first match wins; {tuned.date}", title_justify="left")
+    for title in ("dtypes", "m, k, n", "stack", "kernel", "gain"):
+        table.add_column(title)
+    for rule in tuned.rules:
+        limits = rule.limits
+        dims = _range(limits.min_dim, limits.max_dim) + (", equal" if limits.square else "")
+        stack, gain = _range(limits.min_batch, limits.max_batch), rule.because.partition(": ")[2]
+        table.add_row(
+            " ".join(rule.dtypes), dims, stack, rule.kernel, gain, style="dim" if rule.kernel == STOCK.name else ""
+        )
+    return table
+
+
+def _range(low: int, high: int) -> str:
+    if high == UNLIMITED:
+        return f"{low} and more" if low > 1 else "any"
+    return str(low) if low == high else f"{low} to {high}"
 
 
 @app.command()

@@ -12,6 +12,7 @@ from typing import Any
 
 from lapack_ai_backend import activation, interception
 from lapack_ai_backend.backend import Gated
+from lapack_ai_backend.native import lib
 from lapack_ai_backend.options import Options, changed, environment_options
 from lapack_ai_backend.uarray_adapter import SetBackendContext
 
@@ -221,6 +222,7 @@ def disable() -> None:
         activation.switch_process(None)
         activation.PROCESS.update(known_to_uarray=False)
         interception.uninstall()
+        lib.lai_release_workspace()
 
 
 def is_enabled() -> bool:

@@ -63,7 +63,13 @@ class Variable:
 
 PROCESS_VARIABLES = {
     "enabled": Variable("LAPACK_AI", boolean, False, "enable the backend when the package is imported"),
-    "num_threads": Variable("LAPACK_AI_NUM_THREADS", number(1), None, "most kernel threads (read, not used yet)"),
+    "num_threads": Variable("LAPACK_AI_NUM_THREADS", number(1), None, "most threads of a kernel; read at import"),
+    "workspace": Variable(
+        "LAPACK_AI_WORKSPACE",
+        number(0),
+        4096,
+        "most MiB of workspace of a large product; read at import",
+    ),
     "log": Variable("LAPACK_AI_LOG", level, None, "log level on standard error"),
     "debug": Variable("LAPACK_AI_DEBUG", boolean, False, "the same as LAPACK_AI_LOG=DEBUG"),
     "log_level": Variable("LAPACK_LOG_LEVEL", level, None, "log level, where LAPACK_AI_LOG is not set"),
@@ -78,6 +84,8 @@ PROCESS_VARIABLES = {
         "LAPACK_DASHBOARD_PORT", number(1, 65535), 8080, "port of the dashboard (read, not used yet)"
     ),
 }
+
+BLAS_VARIABLES = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS")
 
 
 @functools.lru_cache(maxsize=256)
@@ -98,6 +106,18 @@ def from_environment(variable: Variable) -> tuple[Any, str]:
         return variable.default, "default"
     value, understood = _read(variable, text)
     return value, variable.name if understood else "default"
+
+
+def thread_limit() -> tuple[int | None, str]:
+    """Most threads of a kernel (None: as many as the machine gives), by our variable, else by what BLAS was told."""
+    limit, source = from_environment(PROCESS_VARIABLES["num_threads"])
+    if limit is not None:
+        return limit, source
+    for name in BLAS_VARIABLES:
+        text = os.environ.get(name, "").partition(",")[0].strip()  # OpenMP: a number for each level of nesting
+        if text.isdecimal() and int(text) > 0:
+            return int(text), name
+    return None, "default"
 
 
 def log_level() -> str | None:

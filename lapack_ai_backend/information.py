@@ -7,7 +7,7 @@ import sys
 from importlib import metadata
 from typing import Any
 
-from lapack_ai_backend import activation, environment, interception, native, options, uarray_adapter
+from lapack_ai_backend import activation, environment, interception, native, options, tuned_rules, uarray_adapter
 from lapack_ai_backend.opencl import devices, memory
 from lapack_ai_backend.registry import FAILURES, KERNELS, Kernel
 
@@ -31,6 +31,8 @@ def info() -> dict[str, Any]:
             "machine": platform.machine(),
             "instruction_set": native.isa(),
             "best_instruction_set": native.best_isa(),
+            "threads": dict(zip(("value", "source"), native.threads(), strict=True)),
+            "blas_threads": native.lib.lai_blas_threads() or "unknown",
             "overflow_matches_stock": {
                 name: bool(native.lib.lai_overflow_matches(code))
                 for name, code in native.DTYPES.items()
@@ -45,6 +47,7 @@ def info() -> dict[str, Any]:
             "left_stock": dict(interception.left_stock),
             "broken_kernels": dict(FAILURES),
         },
+        "tuned_table": tuned_rules.status(),
         "enabled": activation.PROCESS.options is not None,
         "active_here": activation.effective_options() is not None,
         "options": _options(),

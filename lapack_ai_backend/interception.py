@@ -2,7 +2,8 @@
 
 ``scipy.linalg`` functions keep their identity and get another ``__code__``: a
 trampoline that asks the dispatch when the backend is on and calls the stock
-function otherwise. ``numpy.matmul`` gets other inner loops (csrc/matmul_hook.c).
+function otherwise. ``numpy.matmul`` gets other inner loops (csrc/matmul_hook.c), and
+ndarray another ``@`` before it (csrc/matmul_slot.c).
 Nothing happens before the first `install`; `uninstall` puts everything back.
 """
 

@@ -1,10 +1,11 @@
-"""The native extension: the only module that imports ``_native`` and chooses its instruction set."""
+"""The native extension: the only module that imports ``_native``; its instruction set and its threads."""
 
 from __future__ import annotations
 
 import os
 import warnings
 
+from lapack_ai_backend import environment
 from lapack_ai_backend.errors import EnvironmentWarning
 
 try:
@@ -17,7 +18,7 @@ except ModuleNotFoundError as error:
         "start Python elsewhere to use the installed package, or build here with `pip install -e .`"
     ) from None
 
-__all__ = ["DTYPES", "ISAS", "address", "best_isa", "dtype_code", "ffi", "isa", "lib", "use_isa"]
+__all__ = ["DTYPES", "ISAS", "address", "best_isa", "dtype_code", "ffi", "isa", "lib", "threads", "use_isa"]
 
 ISAS = {"baseline": lib.LAI_BASELINE, "avx2": lib.LAI_AVX2, "avx512": lib.LAI_AVX512}
 
@@ -83,4 +84,17 @@ def _isa_from_environment() -> None:
     warnings.warn(f"LAPACK_AI_ISA={wanted!r} {reason}; using {isa()}", EnvironmentWarning, stacklevel=2)
 
 
+THREAD_LIMIT, THREAD_LIMIT_SOURCE = environment.thread_limit()
+
+
+def threads() -> tuple[int, str]:
+    """How many threads a kernel may use that this thread runs, and what says so."""
+    number = lib.lai_num_threads()
+    if number == THREAD_LIMIT:
+        return number, THREAD_LIMIT_SOURCE
+    return number, "CPU quota" if number == lib.lai_cgroup_cpus(ffi.NULL) else "CPU affinity"
+
+
 _isa_from_environment()
+lib.lai_use_threads(min(THREAD_LIMIT or 0, 2**31 - 1))
+lib.lai_limit_workspace(min(environment.from_environment(environment.PROCESS_VARIABLES["workspace"])[0] << 20, 2**62))

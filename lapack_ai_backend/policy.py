@@ -6,6 +6,7 @@ process: numpy.matmul's loop may still read it after its context has ended.
 
 from __future__ import annotations
 
+import bisect
 import functools
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -13,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from lapack_ai_backend import rules
+from lapack_ai_backend import rules, tuned_rules
 from lapack_ai_backend.multimethods import FUNCTIONS, MATMUL, NUMBERS
 from lapack_ai_backend.native import address, dtype_code, ffi, lib
 from lapack_ai_backend.opencl import devices
@@ -77,7 +78,7 @@ class Decision:
     reason_code, reason : str
         Why, for programs and for people.
     rule : str
-        Name of the rule that matched, "" for stock.
+        Name of the rule that matched, "" without one; a tuned table has rules that say stock.
     problem : Problem or None
         What the policy looked at; None when the arguments were no plain arrays.
     candidates : tuple of Candidate
@@ -136,7 +137,7 @@ def _rows_of(
     rule: Rule, number: int, options: Options, dtypes: tuple[str, ...] | None = None
 ) -> Iterator[dict[str, Any]]:
     """C rows of a rule: one for the dtypes that the options allow, one for each reason against others."""
-    kernel = KERNELS[rule.kernel]
+    kernel = _kernel(rule)
     by_reason: dict[str, int] = {}
     for dtype in dtypes or rule.dtypes:
         reason = _blocked(kernel, dtype, options)
@@ -153,17 +154,29 @@ def _rows_of(
         }
 
 
+def _kernel(rule: Rule) -> Kernel:
+    return STOCK if rule.kernel == STOCK.name else KERNELS[rule.kernel]
+
+
 def _forced(function: str, kernel: Kernel) -> Rule:
     because = f"force names {kernel.name} for {function}"
     return Rule(f"forced-{kernel.name}", function, kernel.dtypes, kernel.limits, kernel.name, because)
 
 
 def _effective_rules(options: Options) -> tuple[Rule, ...]:
-    """The shipped rules, where `force` replaces a function's rules by one row: all that the kernel can do."""
+    """The rules of the policy, where `force` replaces a function's rules by one row: all that the kernel can do."""
     forced = dict(options.force)
-    kept = [rule for rule in rules.RULES if rule.function not in forced]
+    kept = [rule for rule in _rules_of_policy(options) if rule.function not in forced]
     added = [_forced(function, KERNELS[name]) for function, name in forced.items() if name != STOCK.name]
     return tuple(sorted((*kept, *added), key=lambda rule: NUMBERS[rule.function]))
+
+
+def _rules_of_policy(options: Options) -> tuple[Rule, ...]:
+    """The shipped rules; those of products as they were measured here, where the policy wants that and it was done."""
+    if options.policy == "static" or options.any_size:
+        return rules.RULES
+    tuned = tuned_rules.in_force(options.policy)
+    return rules.RULES if tuned is None else (*tuned, *(rule for rule in rules.RULES if rule.function != MATMUL))
 
 
 _BY_ADDRESS: dict[int, Table] = {}  # for decisions that come back from C
@@ -174,11 +187,11 @@ def table_for(options: Options) -> Table:
     """The compiled policy for a set of options."""
     effective = _effective_rules(options)
     rows = [row for number, rule in enumerate(effective) for row in _rows_of(rule, number, options)]
-    c_rows = ffi.new("lai_row[]", rows)
-    c_table = ffi.new("lai_table *", {"rows": c_rows})
-    functions = [row["function"] for row in rows]
-    for function in range(lib.LAI_MAX_FUNCTIONS + 1):
-        c_table.first[function] = sum(other < function for other in functions)
+    placed = sorted(((place, row) for row in rows for place in _places(row)), key=lambda pair: pair[0])
+    c_rows = ffi.new("lai_row[]", [row for _, row in placed])
+    places = [place for place, _ in placed]
+    first = [bisect.bisect_left(places, place) for place in range(lib.LAI_MAX_FUNCTIONS * lib.LAI_DTYPES + 1)]
+    c_table = ffi.new("lai_table *", {"rows": c_rows, "first": first})
     for name, kernel in options.force:
         if kernel == STOCK.name:
             c_table.off[NUMBERS[name]] = REASONS["forced"]
@@ -186,10 +199,15 @@ def table_for(options: Options) -> Table:
         c_table.off[NUMBERS[name]] = REASONS["disabled"]
     table = Table(options, effective, c_table, c_rows)
     for name, number in NUMBERS.items():
-        if c_table.off[number] or c_table.first[number] == c_table.first[number + 1]:
+        if c_table.off[number] or first[lib.LAI_DTYPES * number] == first[lib.LAI_DTYPES * (number + 1)]:
             table.settled[name] = decide(name, None, table)
     _BY_ADDRESS[table.address] = table
     return table
+
+
+def _places(row: dict[str, Any]) -> list[int]:
+    """Where a row stands in the table: once for each of its dtypes."""
+    return [lib.LAI_DTYPES * row["function"] + dtype for dtype in range(lib.LAI_DTYPES) if row["dtypes"] >> dtype & 1]
 
 
 def candidates(function: str, problem: Problem, options: Options) -> tuple[Candidate, ...]:
@@ -287,9 +305,9 @@ def readable(c_decision: Any, problem: Problem | None = None, *, active: bool = 
     blocks = c_decision.blocks
     problem = problem or _problem_of(c_decision.problem)
     text = _text(code, problem, table.options) if table and problem else TEXTS[code]
-    if rule and code == "routed":
+    if rule and code in ("routed", "tuned"):
         text = rule.because
-        if table and _is_device_named(KERNELS[rule.kernel], table.options):  # the measurement was another device's
+        if table and _is_device_named(_kernel(rule), table.options):  # the measurement was another device's
             text = f"device {table.options.device!r} was asked for, whatever it gains"
     return Decision(
         function=FUNCTIONS[c_decision.problem.function],

@@ -86,7 +86,7 @@ def of_product(
     (m, k), n = rows.shape[-2:], columns.shape[-1]
     if batch == 0:
         return None
-    # As is_symmetric of csrc/matmul_hook.c; where NumPy casts or aligns an operand, the loop sees a copy.
+    # As is_symmetric of csrc/matmul_hook.h; where NumPy casts or aligns an operand, the loop sees a copy.
     as_is = all(x.dtype == loop and x.flags.aligned for x in (a, b))
     swapped = rows.strides[-2:] == columns.strides[-2:][::-1] and m == n
     symmetric = as_is and swapped and rows.ctypes.data == columns.ctypes.data

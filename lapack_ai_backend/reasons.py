@@ -14,6 +14,8 @@ TEXTS = {
     "size": "the matrices are outside the sizes that a rule routes",
     "batch": "the stack is outside the lengths that a rule routes",
     "symmetric": "A @ A.T stays where its result is exactly symmetric",
+    "isa": "the kernel pays at a higher instruction set only",
+    "threads": "the kernel may use fewer threads than NumPy's BLAS does",
     "accuracy": "option accuracy excludes the kernel's error class",
     "device": "no usable device for the kernel",
     "forced": "option force names another kernel, or stock",
@@ -25,6 +27,7 @@ TEXTS = {
     "wrong_result": "the kernel's result failed its verification; stock ran",
     "broken": "the kernel failed repeatedly and is switched off for this process",
     "not_intercepted": "the function is not intercepted",
+    "tuned": "no kernel was measured to be faster than stock on this machine",
 }
 
 NUMBERS = {code: getattr(lib, f"LAI_{code.upper()}") for code in TEXTS}

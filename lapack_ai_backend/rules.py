@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lapack_ai_backend.multimethods import MATMUL
+from lapack_ai_backend.native import lib
 from lapack_ai_backend.registry import Limits
 
 MACHINE = "2026-11-22, 2 shared cores of a Xeon with AVX-512, NumPy 2.5.5, one thread"
@@ -18,8 +19,10 @@ GPU = "2026-11-22, NVIDIA H100 beside 16 Xeon cores, NumPy 2.5.2, SciPy 1.18.1"
 # Of the smaller dimension. Slower GPUs break even later than the one measured, which does so below 512.
 LARGE = Limits(min_dim=1024)
 
-FLOATS = ("float32", "float64", "complex64", "complex128")
+FLOATS = ("float32", "float64")
+COMPLEX = ("complex64", "complex128")
 INTEGERS = ("int32", "int64", "uint32", "uint64")
+NARROW_INTEGERS = ("int8", "int16", "uint8", "uint16")
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,7 @@ RULES = (
     Rule(
         "matmul-4x4-stack",
         MATMUL,
-        FLOATS + INTEGERS,
+        FLOATS + COMPLEX + INTEGERS,
         Limits(square=True, symmetric=False, min_dim=4, max_dim=4, min_batch=2),
         "alphatensor49",
         "asv StackRatio, 1000 matrices: 2.1 times NumPy (float64), 3.0 (float32), 3.5 (complex128), 3.4 (int64); "
@@ -46,21 +49,92 @@ RULES = (
         + MACHINE,
     ),
     Rule(
-        "matmul-small",
+        "matmul-single",
         MATMUL,
-        FLOATS + INTEGERS,
-        Limits(square=True, min_dim=2, max_dim=8),
+        FLOATS,
+        Limits(max_dim=16, max_batch=1),
         "direct",
-        "asv StackRatio, 1000 matrices: 4.6 times NumPy (4x4 float64), 2.1 (8x8 float64), 6.7 (4x4 float32), "
-        "5.6 (4x4 int64); single products break even. " + MACHINE,
+        "asv SingleRatio, x @ y: 6.1 times NumPy (4x4 float64), 5.8 (8x8), 6.0 (4x4 float32); np.matmul(x, y), which "
+        "goes through the ufunc, 0.90 to 1.0. " + MACHINE,
+    ),
+    Rule(
+        "matmul-single-complex",
+        MATMUL,
+        COMPLEX,
+        Limits(min_dim=2, max_dim=16, max_batch=1),
+        "direct",
+        "asv SingleRatio, x @ y: 6.5 times NumPy (4x4 complex128), 4.0 (8x8), 6.3 (4x4 complex64). " + MACHINE,
+    ),
+    Rule(
+        "matmul-small-stack",
+        MATMUL,
+        FLOATS,
+        Limits(max_dim=8, min_batch=2),
+        "direct",
+        "asv StackRatio, 1000 matrices: 4.6 times NumPy (4x4 float64), 7.5 (4x4 float32), 2.0 (8x8 float64), 4.6 (4x4 "
+        "with 4x1); stacks of 2 break even. Beyond 8: 1.1 (12x12 float64), 0.95 (16x16 float64). " + MACHINE,
+    ),
+    Rule(
+        "matmul-small-stack-complex",
+        MATMUL,
+        COMPLEX,
+        Limits(min_dim=2, max_dim=16, min_batch=2),
+        "direct",
+        "asv StackRatio, 1000 matrices: 8.2 times NumPy (4x4 complex128), 2.1 (8x8), 1.1 (16x16); 1.2 for stacks of 2. "
+        "Vectors lose (0.5 at 16x16 with 16x1). " + MACHINE,
+    ),
+    Rule(
+        "matmul-small-integer",
+        MATMUL,
+        INTEGERS + NARROW_INTEGERS,
+        Limits(min_dim=4, max_dim=16),
+        "direct",
+        "asv StackRatio, 1000 matrices: 6.8 times NumPy (4x4 int64), 5.1 (16x16), 13 (4x4 int32), 2.4 (4x4 int8), "
+        "15 (16x16 int8). " + MACHINE,
+    ),
+    Rule(
+        "matmul-tiny-integer",
+        MATMUL,
+        INTEGERS + NARROW_INTEGERS,
+        Limits(square=True, min_dim=2, max_dim=3),
+        "direct",
+        "asv StackRatio, 1000 matrices: 4.3 times NumPy (2x2 int64), 5.6 (2x2 int32). " + MACHINE,
     ),
     Rule(
         "matmul-integer",
         MATMUL,
-        INTEGERS,
+        ("int8", "int16", "int32", "uint8", "uint16", "uint32"),
         Limits(min_dim=8, min_work=16**3),
         "integer",
-        "asv IntegerRatio: 1.8 times NumPy (n = 16), 4.3 (64, int64), 10 (256, int64), 28 (256, int32). " + MACHINE,
+        "asv IntegerRatio, 1 thread: 13 times NumPy (int32, n = 64), 54 (256), 197 (1024); int16 32 (64), 283 (1024); "
+        "int8 39 (64), 314 (1024). " + MACHINE,
+    ),
+    Rule(
+        "matmul-int64",
+        MATMUL,
+        ("int64", "uint64"),
+        Limits(min_dim=12, min_work=16**3, min_isa=lib.LAI_AVX2),
+        "integer",
+        "asv IntegerRatio, one thread: 1.5 times NumPy (n = 16), 5.3 (64), 16 (256), 52 (1024); with SSE2 alone it "
+        "loses below n = 100. " + MACHINE,
+    ),
+    Rule(
+        "matmul-large",
+        MATMUL,
+        FLOATS,
+        Limits(min_dim=4096, symmetric=False, min_isa=lib.LAI_AVX512, as_blas=True),
+        "alphatensor49_blocked",
+        "asv BlockedRatio, two threads against BLAS's two: 1.09 times NumPy (float64, n = 4096), 1.14 (6144); 1.1 "
+        "(float32, 4096). " + MACHINE,
+    ),
+    Rule(
+        "matmul-large-complex",
+        MATMUL,
+        COMPLEX,
+        Limits(min_dim=3072, symmetric=False, min_isa=lib.LAI_AVX512, as_blas=True),
+        "alphatensor49_blocked",
+        "asv BlockedRatio, two threads against BLAS's two: 1.13 times NumPy (complex128, n = 3072), 1.4 (4096); 1.15 "
+        "(complex64, 4096). " + MACHINE,
     ),
     Rule(
         "svd-large",

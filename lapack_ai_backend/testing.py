@@ -42,7 +42,7 @@ def pytest_configure(config: pytest.Config) -> None:
     for name in config.getoption("--expect-kernel"):
         if name not in known:
             raise pytest.UsageError(f"--expect-kernel {name}: valid are {', '.join(known)}")
-    lapack_ai_backend.enable(device=config.getoption("--opencl-device"))
+    lapack_ai_backend.enable(policy="static", device=config.getoption("--opencl-device"))
     assert activation.PROCESS.options is not None
     activation.switch_process(replace(activation.PROCESS.options, any_size=True))
 

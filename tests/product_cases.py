@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 REAL = ("float32", "float64")
 COMPLEX = ("complex64", "complex128")
 INTEGERS = ("int32", "int64", "uint32", "uint64")
+NARROW = ("int8", "int16", "uint8", "uint16")
 LAYOUTS = ("contiguous", "transposed", "strided", "reversed", "broadcast", "fortran")
 KINDS = ("dense", "sparse", "rigid", "graded", "integral")
 
@@ -17,7 +18,7 @@ Array = np.ndarray[Any, Any]
 
 
 class Case(NamedTuple):
-    """Two stacks of n x n matrices."""
+    """Two stacks of matrices."""
 
     a: Array
     b: Array
@@ -63,15 +64,18 @@ def filled(shape: tuple[int, ...], dtype: str, kind: str, exponent: int, seed: i
 
 
 @st.composite
-def cases(draw: st.DrawFn, dtypes: tuple[str, ...], sizes: st.SearchStrategy[int], most: int = 40) -> Case:
+def cases(
+    draw: st.DrawFn, dtypes: tuple[str, ...], sizes: st.SearchStrategy[int], most: int = 40, square: bool = True
+) -> Case:
     """A case of any kind, scale and layout; results neither overflow nor underflow."""
     dtype, n = draw(st.sampled_from(dtypes)), draw(sizes)
+    k, m = (n, n) if square else (draw(sizes), draw(sizes))
     batch, seed = draw(st.integers(1, most)), draw(st.integers(0, 2**32 - 1))
     double = dtype in ("float64", "complex128")
     exponents = st.integers(-300, 300) if double else st.integers(-30, 30)
     operands = []
-    for k in range(2):
-        values = filled((batch, n, n), dtype, draw(st.sampled_from(KINDS)), draw(exponents), seed + k)
+    for i, shape in enumerate([(batch, m, k), (batch, k, n)]):
+        values = filled(shape, dtype, draw(st.sampled_from(KINDS)), draw(exponents), seed + i)
         operands.append(laid_out(values, draw(st.sampled_from(LAYOUTS))))
     return Case(*operands)
 

@@ -242,6 +242,59 @@ def test_nan_in_what_is_not_read(dtype: str, size: tuple[int, int, int]) -> None
         np.testing.assert_array_equal(call.c, expected)
 
 
+# ---- large products go to the blocked kernel -------------------------------------------
+
+LARGE = 384  # csrc/gemm_alpha.c
+
+
+def computed_in_blocks(call: Call) -> bool:
+    """Whether the call took a workspace, which the Fortran routine has none of."""
+    lib.lai_release_workspace()
+    check(call)
+    return int(lib.lai_kept_workspace()) > 0
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("trans", ["NN", "tN", "Nc", "TC"])
+@pytest.mark.parametrize(("alpha", "beta"), [(1.0, 0.0), (-1.0, 1.0), (2.5, -1.0)])
+def test_large_calls(dtype: str, trans: str, alpha: float, beta: float) -> None:
+    call = make(dtype, LARGE, LARGE + 13, LARGE + 2, trans=trans, alpha=alpha, beta=beta, more=(1, 2, 3))
+    assert computed_in_blocks(call)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("short", range(3))
+def test_calls_with_one_short_side_are_not_large(dtype: str, short: int) -> None:
+    sizes = [LARGE - (i == short) for i in range(3)]
+    assert not computed_in_blocks(make(dtype, *sizes))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_large_calls_that_blocks_would_spoil(dtype: str) -> None:
+    call = make(dtype, LARGE, LARGE, LARGE, beta=2.5)
+    call.a[7] = 0
+    assert not computed_in_blocks(call)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_large_calls_without_memory(dtype: str) -> None:
+    call = make(dtype, LARGE, LARGE, LARGE, beta=2.5)
+    lib.lai_fail_allocations(1)
+    try:
+        assert not computed_in_blocks(call)
+    finally:
+        lib.lai_fail_allocations(0)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("position", "changed"), [(1, {"transa": "X"}), (8, {"lda": LARGE - 1}), (13, {"ldc": 1})])
+def test_illegal_arguments_of_large_calls(dtype: str, position: int, changed: dict[str, Any]) -> None:
+    call = make(dtype, LARGE, LARGE, LARGE, beta=2.5)
+    before = call.c.copy()
+    assert call.run(**changed) == position
+    np.testing.assert_array_equal(call.c, before)
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("nothing", [{"alpha": 0.0}, {"k": 0}])
 def test_quick_returns_leave_c(dtype: str, nothing: dict[str, Any]) -> None:

@@ -358,10 +358,12 @@ def test_second_name_of_a_function_means_the_same() -> None:
 
 def test_disable_puts_everything_back() -> None:
     codes = {name: getattr(sl, name).__code__ for name in PYTHON}
-    fields, loops = ufunc_memory.fields(), ufunc_memory.loops()
+    fields, loops, operators = ufunc_memory.fields(), ufunc_memory.loops(), list(ufunc_memory.operators())
     for _ in range(2):
         lapack_ai.enable()
         assert ufunc_memory.fields() != fields
+        changed = [new != old for new, old in zip(ufunc_memory.operators(), operators, strict=True)]
+        assert [place for place, other in enumerate(changed) if other] == [ufunc_memory.MATMUL]
         changed = [new != old for new, old in zip(ufunc_memory.loops(), loops, strict=True)]
         kept = {np.matmul.types[i] for i, other in enumerate(changed) if not other}
         assert kept <= {"??->?", "OO->O"}
@@ -369,6 +371,7 @@ def test_disable_puts_everything_back() -> None:
         lapack_ai.disable()
         assert ufunc_memory.fields() == fields
         assert ufunc_memory.loops() == loops
+        assert list(ufunc_memory.operators()) == operators
         assert all(getattr(sl, name).__code__ is code for name, code in codes.items())
 
 

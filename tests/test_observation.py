@@ -196,7 +196,7 @@ def test_stats() -> None:
         for _ in range(3):
             STACK @ STACK
         STACK[0] @ STACK[1]
-        np.ones((9, 9)) @ np.ones((9, 9))
+        np.ones((20, 20)) @ np.ones((20, 20))
         sl.det(STACK[0])
         sl.det(STACK[0].tolist())
     STACK @ STACK

@@ -103,7 +103,8 @@ def test_shipped_choices() -> None:
         assert kernel(stack, stack.swapaxes(-1, -2)) == "direct"
         assert kernel(stack[0], stack[1]) == "direct"
         assert kernel(stack[:, :3, :3], stack[:, :3, :3]) == "direct"
-    assert kernel(np.ones((9, 9)), np.ones((9, 9))) == "stock"
+    assert kernel(np.ones((9, 9)), np.ones((9, 9))) == "direct"
+    assert kernel(np.ones((17, 17)), np.ones((17, 17))) == "stock"
     integers = np.ones((64, 64), int)
     assert kernel(integers, integers) == "integer"
     assert kernel(STACK > 1, STACK > 1) == "stock"
@@ -211,8 +212,9 @@ def test_candidates_say_why_not() -> None:
 
 @pytest.mark.parametrize("name", sorted(kernel.name for kernel in registry.of_function(MATMUL)))
 def test_forced_kernel_runs_where_explain_says_so(name: str) -> None:
+    copies = -(-KERNELS[name].limits.min_dim // 4)
     for dtype in KERNELS[name].errors:
-        a = STACK.astype(dtype)
+        a = np.tile(STACK, (1, copies, copies)).astype(dtype)
         with lapack_ai.set_backend(force={KERNELS[name].function: name}), lapack_ai.trace() as t:
             told = lapack_ai.explain(np.matmul, a, a)
             result = a @ a

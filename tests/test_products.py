@@ -14,6 +14,7 @@ from product_cases import (
     INTEGERS,
     KINDS,
     LAYOUTS,
+    NARROW,
     REAL,
     cases,
     componentwise_ratio,
@@ -26,7 +27,7 @@ import lapack_ai_backend as lapack_ai
 from lapack_ai_backend import native
 
 Array = np.ndarray[Any, Any]
-SMALL = st.integers(1, 8)
+SMALL = st.integers(1, 16)
 FOUR = st.just(4)
 
 
@@ -57,7 +58,7 @@ def stock(a: Array, b: Array) -> Array:
 # ---- error bounds -------------------------------------------------------------------------
 
 
-@given(cases(REAL + COMPLEX, SMALL))
+@given(cases(REAL + COMPLEX, SMALL, square=False))
 def test_direct_is_componentwise_accurate(case: Any) -> None:
     c = product(case.a, case.b, "direct")
     ratio = componentwise_ratio(c, case.a, case.b)
@@ -87,10 +88,13 @@ def test_fortran_variant_is_normwise_accurate(case: Any) -> None:
 # ---- exactness ----------------------------------------------------------------------------
 
 
-@given(cases(INTEGERS, SMALL), st.sampled_from(["direct", "alphatensor49", "integer"]))
+@given(cases(INTEGERS + NARROW, SMALL, square=False))
+def test_stacks_of_integers_wrap_exactly_as_numpy(case: Any) -> None:
+    np.testing.assert_array_equal(product(case.a, case.b, "direct"), stock(case.a, case.b))
+
+
+@given(cases(INTEGERS, FOUR), st.sampled_from(["alphatensor49", "integer"]))
 def test_integers_wrap_exactly_as_numpy(case: Any, kernel: str) -> None:
-    if kernel == "alphatensor49" and case.a.shape[-1] != 4:
-        return
     np.testing.assert_array_equal(product(case.a, case.b, kernel), stock(case.a, case.b))
 
 
@@ -116,10 +120,10 @@ def test_small_integers_in_floats_are_exact(kernel: str, dtype: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", (*REAL, *COMPLEX, *INTEGERS))
-@pytest.mark.parametrize("batch", [1, 7, 1000])
-def test_a_times_its_transpose_is_exactly_symmetric(dtype: str, batch: int) -> None:
-    a = filled((batch, 4, 4), dtype, "dense", 0, 3)
-    with lapack_ai.set_backend(), lapack_ai.trace() as t:
+@pytest.mark.parametrize(("batch", "n", "k"), [(1, 4, 4), (7, 4, 4), (1000, 4, 4), (9, 3, 3), (9, 5, 16), (9, 16, 7)])
+def test_a_times_its_transpose_is_exactly_symmetric(dtype: str, batch: int, n: int, k: int) -> None:
+    a = filled((batch, n, k), dtype, "dense", 0, 3)
+    with lapack_ai.set_backend(force={"numpy.matmul": "direct"}), lapack_ai.trace() as t:
         c = a @ a.swapaxes(-1, -2)
     assert t.decisions[0].kernel == "direct"
     assert t.decisions[0].problem is not None
@@ -141,6 +145,35 @@ def test_layouts_and_batches_at_each_instruction_set(isa: str, kernel: str, dtyp
             np.testing.assert_array_equal(c, stock(a, b))
         else:
             assert normwise_ratio(c, a, b) <= lapack_ai.kernels()[kernel].errors[dtype][1], (batch, one, other)
+
+
+# Every number of rows at once, every width of the last vector, vectors on either side, sums of one product.
+SHAPES = [
+    (1, 1, 1), (1, 7, 1), (1, 3, 5), (2, 2, 2), (2, 16, 3), (3, 3, 3), (3, 5, 1), (4, 1, 4), (4, 4, 1), (5, 5, 5),
+    (6, 6, 6), (7, 7, 7), (7, 9, 1), (8, 8, 8), (8, 3, 2), (9, 2, 9), (11, 4, 15), (12, 12, 12), (13, 16, 1),
+    (16, 1, 13), (16, 5, 11), (16, 16, 16),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", (*REAL, *COMPLEX, *INTEGERS, *NARROW))
+def test_shapes_and_layouts_at_each_instruction_set(isa: str, dtype: str) -> None:
+    layouts = itertools.cycle(itertools.product(LAYOUTS, LAYOUTS, LAYOUTS))
+    for (m, k, n), repeat in itertools.product(SHAPES, range(11)):
+        one, other, into = next(layouts) if repeat else ("contiguous",) * 3
+        a = laid_out(filled((5, m, k), dtype, "integral", 0, 4), one)
+        b = laid_out(filled((5, k, n), dtype, "integral", 0, 5), other)
+        room = np.full((5, 2 * m, 3 * n), 77, dtype)
+        out = (
+            room[:, ::2, ::3]
+            if into == "strided"
+            else laid_out(room[:, :m, :n], into.replace("broadcast", "contiguous"))
+        )
+        with lapack_ai.set_backend(force={"numpy.matmul": "direct"}), lapack_ai.trace() as t:
+            np.matmul(a, b, out=out)
+        assert t.decisions[0].direct_blocks == 5
+        np.testing.assert_array_equal(out, stock(a, b), err_msg=str((m, k, n, one, other, into)))
+        out[...] = 77
+        assert np.all(room == 77), "written beside the result"
 
 
 @pytest.mark.parametrize("dtype", (*REAL, *COMPLEX, *INTEGERS))
@@ -174,18 +207,19 @@ def pattern(x: Array) -> Array:
     return np.select([np.isnan(x), np.isposinf(x), np.isneginf(x), x == 0], [1, 2, 3, 4], 0)
 
 
-def special_stacks(dtype: str) -> dict[str, tuple[Array, Array]]:
-    """Blocks that a bilinear algorithm would smear, by name."""
+def special_stacks(dtype: str, m: int = 4, k: int = 4, n: int = 4) -> dict[str, tuple[Array, Array]]:
+    """Blocks that a bilinear algorithm would smear, or that overflow somewhere, by name."""
     real = np.dtype(dtype).type(0).real.dtype
     limits = np.finfo(real)
     top, low = int(limits.maxexp), int(limits.minexp)
-    dense = [filled((23, 4, 4), dtype, "dense", 0, seed) for seed in (10, 11)]
+    dense = [filled((23, *shape), dtype, "dense", 0, seed) for seed, shape in ((10, (m, k)), (11, (k, n)))]
     found: dict[str, tuple[Array, Array]] = {}
     for name, value in {"nan": np.nan, "inf": np.inf, "minus inf": -np.inf, "zero": 0.0, "minus zero": -0.0}.items():
         for side in (0, 1):
             pair = [each.copy() for each in dense]
             for block in range(0, 23, 3):
-                pair[side][block, block % 4, (block // 4) % 4] = value
+                rows, columns = pair[side].shape[1:]
+                pair[side][block, block % rows, (block // rows) % columns] = value
             found[f"{name} in {'AB'[side]}"] = pair[0], pair[1]
     scales = {
         "huge": (top - 24, 10),
@@ -207,7 +241,7 @@ def special_stacks(dtype: str) -> dict[str, tuple[Array, Array]]:
     zeros[3] = 0
     found["inf times zero"] = infinite, zeros
     cancelling = np.empty_like(dense[0])
-    cancelling[...] = np.array([1, -1, 1, 1]) * np.dtype(dtype).type(2.0) ** (top - 24)
+    cancelling[...] = np.resize([1, -1, 1, 1], k) * np.dtype(dtype).type(2.0) ** (top - 24)
     found["overflow on the way"] = cancelling, _scaled(dense[1], 22)
     return found
 
@@ -221,10 +255,16 @@ def _scaled(x: Array, exponent: int) -> Array:
         return np.ldexp(x, exponent)
 
 
-@pytest.mark.parametrize("kernel", ["direct", "alphatensor49"])
+KERNELS_AND_SHAPES = [
+    ("alphatensor49", (4, 4, 4)),
+    *(("direct", shape) for shape in ((4, 4, 4), (3, 5, 2), (1, 4, 6), (7, 6, 1), (5, 16, 9), (16, 16, 16))),
+]
+
+
+@pytest.mark.parametrize(("kernel", "shape"), KERNELS_AND_SHAPES)
 @pytest.mark.parametrize("dtype", REAL + COMPLEX)
-def test_special_values_survive(isa: str, kernel: str, dtype: str) -> None:
-    for name, (a, b) in special_stacks(dtype).items():
+def test_special_values_survive(isa: str, kernel: str, shape: tuple[int, int, int], dtype: str) -> None:
+    for name, (a, b) in special_stacks(dtype, *shape).items():
         with np.errstate(all="ignore"):
             c, expected = product(a, b, kernel), stock(a, b)
         np.testing.assert_array_equal(pattern(c), pattern(expected), err_msg=name)
@@ -237,9 +277,9 @@ def test_special_values_survive(isa: str, kernel: str, dtype: str) -> None:
         assert np.all(error <= tolerance * np.broadcast_to(scale, error.shape) + absolute), name
 
 
-@pytest.mark.parametrize("kernel", ["direct", "alphatensor49"])
+@pytest.mark.parametrize(("kernel", "shape"), KERNELS_AND_SHAPES)
 @pytest.mark.parametrize("dtype", REAL + COMPLEX)
-def test_errstate_raises_as_stock(isa: str, kernel: str, dtype: str) -> None:
+def test_errstate_raises_as_stock(isa: str, kernel: str, shape: tuple[int, int, int], dtype: str) -> None:
     def flags(call: Any) -> list[str]:
         raised = []
         for flag in ("over", "invalid", "divide", "under"):
@@ -250,7 +290,7 @@ def test_errstate_raises_as_stock(isa: str, kernel: str, dtype: str) -> None:
                     raised.append(flag)
         return raised
 
-    for name, (a, b) in special_stacks(dtype).items():
+    for name, (a, b) in special_stacks(dtype, *shape).items():
         ours = flags(lambda a=a, b=b: product(a, b, kernel))
         theirs = flags(lambda a=a, b=b: stock(a, b))
         assert ours == theirs, (name, ours, theirs)
@@ -286,6 +326,59 @@ def test_threads_and_repetition_give_the_same_bits(kind: str) -> None:
     np.testing.assert_array_equal(
         np.stack([product(x[None], y[None], "alphatensor49")[0] for x, y in zip(a, b, strict=True)]), first
     )
+
+
+# ---- threads, and stores past the caches ----------------------------------------------------------
+
+
+@pytest.fixture
+def threads() -> Any:
+    """Sets the limit of threads; two of them even where one was asked for."""
+    before = native.lib.lai_use_threads(2)
+    yield native.lib.lai_use_threads
+    native.lib.lai_use_threads(before)
+
+
+@pytest.mark.parametrize("kernel", ["direct", "alphatensor49"])
+@pytest.mark.parametrize("dtype", ["float32", "complex128", "int64"])
+def test_large_stacks_are_the_same_on_any_number_of_threads(threads: Any, dtype: str, kernel: str) -> None:
+    a, b = filled((30011, 4, 4), dtype, "dense", 0, 19), filled((30011, 4, 4), dtype, "dense", 0, 20)
+    together = product(a, b, kernel)
+    threads(1)
+    np.testing.assert_array_equal(product(a, b, kernel), together)
+    np.testing.assert_array_equal(
+        np.concatenate([product(x, y, kernel) for x, y in zip(a[:9, None], b[:9, None], strict=True)]), together[:9]
+    )
+
+
+@pytest.mark.parametrize(("kernel", "place"), [("direct", 0), ("direct", 30010), ("alphatensor49", 30010)])
+def test_flags_and_counts_of_every_thread_arrive(threads: Any, kernel: str, place: int) -> None:
+    a, b = np.ones((30011, 4, 4)), np.ones((30011, 4, 4))
+    a[place] = b[place] = 1e200
+    with (
+        lapack_ai.set_backend(force={"numpy.matmul": kernel}),
+        lapack_ai.trace() as t,
+        np.errstate(over="raise"),
+        pytest.raises(FloatingPointError),
+    ):
+        a @ b
+    (decision,) = t.decisions
+    assert decision.alphatensor_blocks + decision.direct_blocks == 30010
+    assert decision.stock_blocks == 1
+
+
+@pytest.mark.parametrize("kernel", ["direct", "alphatensor49"])
+def test_stacks_larger_than_the_caches_go_into_used_memory(isa: str, threads: Any, kernel: str) -> None:
+    few = filled((2, 33, 4, 4), "float32", "integral", 0, 21)
+    a, b = (np.tile(each, (16384, 1, 1)) for each in few)
+    room = np.full(16 * len(a) + 15, 77, "float32")
+    for offset in (0, 1, 15):  # of the first line
+        out = room[offset : offset + 16 * len(a)].reshape(a.shape)
+        with lapack_ai.set_backend(force={"numpy.matmul": kernel}):
+            np.matmul(a, b, out=out)
+        np.testing.assert_array_equal(out.reshape(16384, 33, 4, 4), np.broadcast_to(stock(*few), (16384, 33, 4, 4)))
+        out[...] = 77
+        assert np.all(room == 77)
 
 
 # ---- memory -----------------------------------------------------------------------------------

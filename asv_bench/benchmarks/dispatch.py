@@ -96,7 +96,7 @@ class Declined:
         self.tall = np.ascontiguousarray(self.wide.T)
         lapack_ai.disable()
         if backend == "on":
-            lapack_ai.enable()
+            lapack_ai.enable(policy="static")
 
     def teardown(self, backend):
         lapack_ai.disable()

@@ -24,6 +24,10 @@ int lai_best_isa(void);         /* the highest level this CPU has (AVX2 means AV
 int lai_current_isa(void);      /* the level the kernels run at */
 int lai_use_isa(int isa);       /* set it (tests, LAPACK_AI_ISA); returns 0, or -1 when this CPU lacks it */
 
+/* Whether kernels at LAI_AVX512 may use IFMA and VNNI, which not every such CPU has. */
+int lai_has_vnni(void);
+int lai_use_vnni(int on);       /* set it (tests); returns 0, or -1 when this CPU lacks one of them */
+
 /* ---- threads ---------------------------------------------------------------- */
 
 /* How many threads a kernel may use that the calling thread runs: at most lai_use_threads(), at most the CPUs
@@ -32,6 +36,20 @@ int lai_num_threads(void);
 
 /* Set the limit (0: none but the machine's); returns the one before. */
 int lai_use_threads(int limit);
+
+/* CPUs that the container pays for (its cgroups' quota), rounded up; 0: no limit. Read once a process,
+ * and again where `root` names another root of the file system (tests; NULL: what was read). */
+int lai_cgroup_cpus(const char *root);
+
+/* run(context, part) for every part in 0 .. parts - 1, by this thread and those of the pool, in any order; returns
+ * when all are done. Parts must not wait for each other: where the pool is taken, or cannot be had, the caller runs
+ * them all. They must not count (lai_count): the end of a thread that did takes a lock, and forks end the workers.
+ * Floating-point settings are the caller's in every part, and flags that a part raises are raised in the caller.
+ * More parts than lai_num_threads() balance the load. */
+void lai_parallel(int parts, void (*run)(void *context, int part), void *context);
+
+/* Threads that NumPy's BLAS uses for a product now; 0: unknown. */
+int lai_blas_threads(void);
 
 /* ---- products ------------------------------------------------------------ */
 
@@ -80,6 +98,12 @@ enum lai_kernel {
 int lai_run_product(int kernel, int dtype, const lai_product *product,
                     const lai_stock *stock, lai_blocks *blocks);
 
+/* LAI_ALPHATENSOR49_BLOCKED keeps its workspace for the next product. More than the limit is never taken: such products
+ * are stock's (LAI_NO_MEMORY). */
+void lai_limit_workspace(size_t bytes);
+void lai_release_workspace(void);
+size_t lai_kept_workspace(void);
+
 /* While on, kernels find no memory for their workspace (tests). */
 void lai_fail_allocations(int on);
 
@@ -112,6 +136,8 @@ enum lai_reason {
     LAI_SIZE,
     LAI_BATCH,
     LAI_SYMMETRIC,          /* A @ A.T: BLAS keeps it symmetric and halves the work */
+    LAI_ISA,                /* the row wants a higher instruction set */
+    LAI_THREADS,            /* the row wants as many threads as NumPy's BLAS uses */
     LAI_ACCURACY,           /* option accuracy excludes the kernel */
     LAI_DEVICE,             /* the row wants a device that is not there */
     LAI_FORCED,             /* option force names another kernel, or stock */
@@ -123,6 +149,7 @@ enum lai_reason {
     LAI_WRONG_RESULT,       /* the kernel's result failed verification: stock ran */
     LAI_BROKEN,             /* the kernel failed repeatedly and is switched off */
     LAI_NOT_INTERCEPTED,    /* explain only: this NumPy or SciPy is not as we know it */
+    LAI_TUNED,              /* a row says stock: it was measured to be the fastest here */
     LAI_REASONS
 };
 
@@ -134,9 +161,10 @@ typedef struct {
     int numpy_type;         /* NumPy's own type number, for the record; -1: unknown */
 } lai_problem;
 
-/* One rule, compiled. Rows are sorted by function, in the order of the rules; first match wins. */
+/* One rule, compiled. Rows are sorted by function and dtype, in the order of the rules; first match wins.
+ * A rule stands once for each of its dtypes: a product tests the rows of its own, a tuned table has dozens. */
 typedef struct {
-    int function, kernel, rule;
+    int function, kernel, rule;     /* the kernel may be LAI_STOCK */
     int blocked;            /* a lai_reason other than LAI_ROUTED: options took this row out */
     uint32_t dtypes;        /* bit d: enum lai_dtype d */
     int square;             /* m = k = n (or m = n) wanted */
@@ -144,12 +172,14 @@ typedef struct {
     int64_t min_dim, max_dim;       /* limits of each of m, k, n */
     int64_t min_work;               /* least m k n (or m n) */
     int64_t min_batch, max_batch;
+    int min_isa;            /* enum lai_isa */
+    int as_blas;            /* wants lai_num_threads() not below lai_blas_threads() */
 } lai_row;
 
 /* Immutable once made, and never freed: a loop may still read it after its context has ended. */
 typedef struct {
     const lai_row *rows;
-    int first[129];         /* rows of function f: first[f] <= i < first[f + 1] */
+    int first[1153];        /* rows of function f and dtype d: from first[LAI_DTYPES f + d] to before the next one */
     int off[128];           /* functions without rules by an option: its lai_reason; else LAI_ROUTED */
 } lai_table;
 

@@ -30,6 +30,8 @@ class Limits:
     min_work: int = 0
     min_batch: int = 1
     max_batch: int = UNLIMITED
+    min_isa: int = lib.LAI_BASELINE
+    as_blas: bool = False  # wants as many threads as NumPy's BLAS uses
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from lapack_ai_backend.native import lib
 from lapack_ai_backend.registry import COMPONENTWISE, EXACT, NORMWISE, Kernel, Limits, register
 
 INTEGERS = dict.fromkeys(("int32", "int64", "uint32", "uint64"), (EXACT, 0.0))
+NARROW_INTEGERS = dict.fromkeys(("int8", "int16", "uint8", "uint16"), (EXACT, 0.0))
 
 # The 49 products: a first-order proof gives 294 for the worst signs of all roundings at once
 # (tests/test_fortran.py derives it from the table); the worst ever drawn is 18, and 50 is declared.
@@ -30,16 +31,34 @@ register(
         "direct",
         (MATMUL,),
         lib.LAI_DIRECT,
-        dict.fromkeys(("float32", "float64"), (COMPONENTWISE, 8.0))
+        dict.fromkeys(("float32", "float64"), (COMPONENTWISE, 16.0))
         # A complex product is two real ones summed: 2k terms.
-        | dict.fromkeys(("complex64", "complex128"), (COMPONENTWISE, 16.0))
-        | INTEGERS,
-        Limits(square=True, max_dim=8),
-        source="Sums of k products in order, fused where the CPU fuses: |C - Ĉ| <= k eps |A| |B|, k <= 8",
+        | dict.fromkeys(("complex64", "complex128"), (COMPONENTWISE, 32.0))
+        | INTEGERS
+        | NARROW_INTEGERS,
+        Limits(max_dim=16),
+        source="Sums of k products in order, fused where the CPU fuses: |C - Ĉ| <= k eps |A| |B|, k <= 16",
     )
 )
 register(
-    Kernel("integer", (MATMUL,), lib.LAI_INTEGER, INTEGERS, source="Blocked and packed, exact modulo 2^w"),
+    Kernel(
+        "integer",
+        (MATMUL,),
+        lib.LAI_INTEGER,
+        INTEGERS | NARROW_INTEGERS,
+        source="Blocked and packed, exact modulo 2^w",
+    ),
+)
+register(
+    Kernel(
+        "alphatensor49_blocked",
+        (MATMUL,),
+        lib.LAI_ALPHATENSOR49_BLOCKED,
+        dict.fromkeys(("float32", "float64"), NORMWISE_49)
+        | dict.fromkeys(("complex64", "complex128"), NORMWISE_49_COMPLEX),
+        Limits(symmetric=False, min_dim=16),
+        source="4 x 4 blocks by the 49 products of Fawzi et al. (2022); complex products are three real ones",
+    )
 )
 register(
     Kernel(
