@@ -18,6 +18,7 @@ import lapack_ai_backend as lapack_ai
 A = np.diag([4.0, 3.0, 2.0, 1.0]) + np.arange(16.0).reshape(4, 4) / 50
 SINGULAR = np.ones((3, 3))
 ILL = sl.hilbert(14)
+LARGE = sl.hilbert(20)
 NAN = np.array([[1.0, np.nan], [2.0, 3.0]])
 MASKED = np.ma.masked_array(A, mask=A > 3)
 OBJECTS = np.array([[1, 2.5], [3, "x"]], dtype=object)
@@ -155,8 +156,8 @@ PRODUCTS: dict[str, Callable[[], Any]] = {
     "longdouble": lambda: A.astype(np.longdouble) @ A,
     "int8": lambda: A.astype("i1") @ A.astype("i1"),
     "uint16": lambda: A.astype("u2") @ A.astype("i2"),
-    "large": lambda: ILL @ ILL,
-    "vector": lambda: A @ A[0],
+    "large": lambda: LARGE @ LARGE,
+    "vector": lambda: LARGE @ LARGE[0],
     "vectors": lambda: A[0] @ A[1],
     "empty": lambda: EMPTY @ EMPTY,
     "no inner": lambda: np.empty((2, 0)) @ np.empty((0, 3)),

@@ -328,7 +328,7 @@ DAMAGED: list[Callable[[dict[str, Any]], Any]] = [
     with_limit(min_dim=4.0),
     with_limit(min_dim=2**70),
     with_limit(square=1),
-    with_limit(square=False),
+    lambda found: with_rule(kernel="alphatensor49")(with_limit(square=False)(found)),
     with_limit(colour="red"),
 ]
 
