@@ -9,7 +9,7 @@ from lapack_ai_backend.registry import COMPONENTWISE, EXACT, NORMWISE, Kernel, L
 INTEGERS = dict.fromkeys(("int32", "int64", "uint32", "uint64"), (EXACT, 0.0))
 NARROW_INTEGERS = dict.fromkeys(("int8", "int16", "uint8", "uint16"), (EXACT, 0.0))
 
-# The 49 products: a first-order proof gives 294 for the worst signs of all roundings at once
+# The 49 products: a first-order proof gives 1176 for the worst signs of all roundings at once
 # (tests/test_fortran.py derives it from the table); the worst ever drawn is 18, and 50 is declared.
 NORMWISE_49 = (NORMWISE, 50.0)
 NORMWISE_49_COMPLEX = (NORMWISE, 100.0)  # each product is two real ones summed
