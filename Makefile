@@ -21,12 +21,12 @@ UARRAY_TESTS := $(wildcard tests/test_uarray.py tests/test_interception.py tests
 SEEN = --capture=sys -p no:faulthandler
 
 # NumPy's own tests; its configuration is not ours.
-NUMPY_SUITE = -p lapack_ai_backend.testing --expect-kernel direct --expect-kernel integer \
+NUMPY_SUITE = -p lapack_ai_backend.testing --expect-kernel direct \
     -p no:cacheprovider -c /dev/null -q --pyargs numpy._core.tests.test_multiarray -k "atmul or TestMatMul"
 
 # SciPy's: every test of scipy.linalg, every SVD that our kernel takes on PoCL.
 SCIPY_SUITE = -p lapack_ai_backend.testing \
-    --expect-kernel opencl_svd --expect-kernel alphatensor49 --expect-kernel direct --expect-kernel integer \
+    --expect-kernel opencl_svd --expect-kernel alphatensor49 --expect-kernel direct \
     -p no:cacheprovider -c /dev/null -q --pyargs scipy.linalg
 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1

@@ -16,7 +16,9 @@ from lapack_ai_backend._native import lib
 from product_cases import COMPLEX, REAL, Array, laid_out, normwise_ratio
 
 import lapack_ai_backend as lapack_ai
-from lapack_ai_backend import registry
+from lapack_ai_backend import native, policy, registry
+from lapack_ai_backend.options import Options
+from lapack_ai_backend.problem import Problem
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "csrc"))  # build-time modules, no part of the package
@@ -112,7 +114,7 @@ def test_the_declared_constant_is_below_the_proved_one() -> None:
 
 @given(
     dtype=st.sampled_from(DTYPES),
-    size=st.tuples(*[st.integers(16, 150)] * 3),
+    size=st.tuples(*[st.integers(32, 150)] * 3),
     layouts=st.tuples(*[st.sampled_from(("contiguous", "transposed", "strided", "reversed", "fortran"))] * 3),
     batch=st.integers(1, 2),
     low=st.sampled_from((-1.0, 0.5, 0.999)),
@@ -131,7 +133,7 @@ def test_any_product(
 # 2100 is two slices of the inner dimension, 800 several chunks of columns, 600 two panels of rows.
 @each_dtype
 @pytest.mark.parametrize(
-    "size", [(16, 16, 16), (17, 1100, 19), (600, 35, 33), (30, 37, 800), (65, 2100, 130), (129, 131, 257)]
+    "size", [(32, 32, 32), (33, 1100, 35), (600, 35, 33), (34, 37, 800), (65, 2100, 130), (129, 131, 257)]
 )
 def test_every_level(level: int, dtype: str, size: tuple[int, int, int]) -> None:
     m, k, n = size
@@ -243,7 +245,7 @@ def test_the_window_of_exponents(dtype: str) -> None:
 def test_the_largest_inputs_do_not_overflow(dtype: str) -> None:
     real = "float64" if dtype in ("float64", "complex128") else "float32"
     _, together, _, _ = WINDOWS[real]
-    for k in (16, 64, 260):
+    for k in (32, 64, 260):
         depth = int(np.ceil(np.log2(-(-k // 4)))) + (4 if dtype in COMPLEX else 0)
         largest = np.ldexp(np.nextafter(np.array(2, real), np.array(0, real)), (together - depth) // 2)
         signs = np.random.default_rng(k).choice([-1.0, 1.0], (2, 2, 64, k)).astype(real)
@@ -332,3 +334,41 @@ def test_concurrent_callers() -> None:
         finally:
             done.set()
         assert disturbing.result()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "complex64", "complex128"])
+@pytest.mark.parametrize("k", [1536, 2048])
+def test_terms_of_one_sign_add_up(dtype: str, k: int) -> None:
+    """The largest errors seen: full slices of positive entries."""
+    rng = np.random.default_rng(k)
+    a, b = rng.uniform(0.5, 1, (96, k)), rng.uniform(0.5, 1, (k, 96))
+    if dtype.startswith("complex"):
+        a, b = a + 1j * rng.uniform(0.5, 1, a.shape), b + 1j * rng.uniform(0.5, 1, b.shape)
+    a, b = a.astype(dtype), b.astype(dtype)
+    with lapack_ai.set_backend(force={"numpy.matmul": "alphatensor49_blocked"}), lapack_ai.trace() as t:
+        c = a @ b
+    assert t.decisions[0].kernel == "alphatensor49_blocked"
+    assert normwise_ratio(c, a, b) <= declared(dtype)
+
+
+def _reason() -> str:
+    problem = Problem("numpy.matmul", "float64", 6144, 6144, 6144, 1)
+    table = policy.table_for(Options(policy="static"))
+    return policy.readable(policy.decide("numpy.matmul", problem, table), problem).reason_code
+
+
+@pytest.mark.skipif(native.best_isa() != "avx512", reason="routed with AVX-512 only")
+def test_routed_only_where_it_was_measured_to_pay() -> None:
+    threads, isa = lib.lai_use_threads(0), native.isa()
+    try:
+        if lib.lai_blas_threads() <= lib.lai_num_threads():
+            assert _reason() == "routed"
+        native.use_isa("avx2")
+        assert _reason() == "isa"
+        native.use_isa("avx512")
+        lib.lai_use_threads(1)
+        if lib.lai_blas_threads() > 1:
+            assert _reason() == "threads"
+    finally:
+        lib.lai_use_threads(threads)
+        native.use_isa(isa)

@@ -58,7 +58,7 @@ register(
         # slices and entries are positive; docs/numerics.md has the proof's larger one.
         dict.fromkeys(("float32", "float64"), (NORMWISE, 100.0))
         | dict.fromkeys(("complex64", "complex128"), (NORMWISE, 250.0)),
-        Limits(symmetric=False, min_dim=16),
+        Limits(symmetric=False, min_dim=32),  # below, the panels are mostly padding
         source="4 x 4 blocks by the 49 products of Fawzi et al. (2022); complex products are three real ones",
     )
 )
