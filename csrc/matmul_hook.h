@@ -38,16 +38,19 @@ static inline int lai_is_symmetric(const char *a, const char *b, npy_intp m, npy
 typedef struct {
     lai_problem problem;
     const lai_table *table;
-    int kernel, rule, reason;
+    int kernel, rule, reason, isa;
 } lai_answer;
 
 /* Asks the policy, unless it gave this answer before: tables never change, programs repeat a few problems, and the
- * question takes 8 to 13 ns, with a tuned table more. */
+ * question takes 8 to 13 ns, with a tuned table more. Answers on large problems depend on the numbers of threads, too. */
 static inline void lai_decide_once(lai_decision *d, lai_answer *answer)
 {
-    if (answer->table != d->table || memcmp(&answer->problem, &d->problem, sizeof d->problem) != 0) {
+    const double work = (double)d->problem.m * (double)d->problem.k * (double)d->problem.n;
+    const int isa = lai_current_isa();
+
+    if (work >= 0x1p20 || answer->isa != isa || answer->table != d->table || memcmp(&answer->problem, &d->problem, sizeof d->problem) != 0) {
         lai_decide(d);
-        *answer = (lai_answer){d->problem, d->table, d->kernel, d->rule, d->reason};
+        *answer = (lai_answer){d->problem, d->table, d->kernel, d->rule, d->reason, isa};
     }
     d->kernel = answer->kernel;
     d->rule = answer->rule;

@@ -43,6 +43,8 @@ static int match(const lai_row *row, const lai_problem *p, const extent *e)
         return LAI_ISA;
     if (row->as_blas && lai_blas_threads() > lai_num_threads())
         return LAI_THREADS;
+    if (row->as_blas && e->work < (double)row->min_work * lai_num_threads())
+        return LAI_SIZE;
     return row->blocked;
 }
 

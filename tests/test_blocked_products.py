@@ -14,11 +14,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lapack_ai_backend._native import lib
 from product_cases import COMPLEX, REAL, Array, laid_out, normwise_ratio
+from threadpoolctl import threadpool_limits
 
 import lapack_ai_backend as lapack_ai
-from lapack_ai_backend import native, policy, registry
+from lapack_ai_backend import native, policy, registry, rules
 from lapack_ai_backend.options import Options
 from lapack_ai_backend.problem import Problem
+from lapack_ai_backend.registry import Limits
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "csrc"))  # build-time modules, no part of the package
@@ -351,8 +353,42 @@ def test_terms_of_one_sign_add_up(dtype: str, k: int) -> None:
     assert normwise_ratio(c, a, b) <= declared(dtype)
 
 
+@each_dtype
+def test_block_diagonal_matrices_keep_their_zeros(dtype: str) -> None:
+    a = np.zeros((256, 256), dtype)
+    rng = np.random.default_rng(5)
+    for rows in (slice(0, 100), slice(100, 256)):
+        side = rows.stop - rows.start
+        a[rows, rows] = rng.uniform(0.5, 1, (side, side)) * (1 + 2j if dtype.startswith("complex") else 1)
+    with lapack_ai.set_backend(force={"numpy.matmul": KERNEL}), lapack_ai.trace() as t:
+        c = a @ a
+    assert t.decisions[0].reason_code == "kernel_declined"
+    assert not c[:100, 100:].any()
+
+
+def test_a_large_product_asks_the_policy_each_time() -> None:
+    """Threads of BLAS and of the kernels may change between two products."""
+    rule = rules.Rule("t", "numpy.matmul", ("float64",), Limits(min_dim=128, symmetric=False, as_blas=True), KERNEL, "")
+    a = np.random.default_rng(6).uniform(0.5, 1, (128, 128))
+    shipped, before = rules.RULES, lib.lai_use_threads(1)
+    rules.RULES = (rule,)
+    policy.table_for.cache_clear()
+    ran = []
+    try:
+        for threads in (2, 1, 2):
+            with threadpool_limits(threads, user_api="blas"), lapack_ai.set_backend(policy="static"):
+                lapack_ai.reset_stats()
+                a @ a
+                ran += [kernel for _, kernel in lapack_ai.stats()]
+    finally:
+        rules.RULES = shipped
+        policy.table_for.cache_clear()
+        lib.lai_use_threads(before)
+    assert ran == ["stock", KERNEL, "stock"]
+
+
 def _reason() -> str:
-    problem = Problem("numpy.matmul", "float64", 6144, 6144, 6144, 1)
+    problem = Problem("numpy.matmul", "float64", 1 << 16, 1 << 16, 1 << 16, 1)
     table = policy.table_for(Options(policy="static"))
     return policy.readable(policy.decide("numpy.matmul", problem, table), problem).reason_code
 

@@ -173,7 +173,7 @@ typedef struct {
     int64_t min_work;               /* least m k n (or m n) */
     int64_t min_batch, max_batch;
     int min_isa;            /* enum lai_isa */
-    int as_blas;            /* wants lai_num_threads() not below lai_blas_threads() */
+    int as_blas;            /* wants lai_num_threads() not below lai_blas_threads(), and min_work for each */
 } lai_row;
 
 /* Immutable once made, and never freed: a loop may still read it after its context has ended. */

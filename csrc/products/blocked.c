@@ -49,6 +49,11 @@ static pthread_mutex_t keeping = PTHREAD_MUTEX_INITIALIZER;
 static workspace kept;
 static _Atomic size_t most_bytes = (size_t)4 << 30;
 
+static void lock(void) { pthread_mutex_lock(&keeping); }
+static void unlock(void) { pthread_mutex_unlock(&keeping); }
+/* A fork must not copy the mutex while another thread holds it. */
+static void watch_forks(void) { pthread_atfork(lock, unlock, unlock); }
+
 static void unmap(workspace w)
 {
     if (w.data)
@@ -60,7 +65,7 @@ static size_t available_memory(void)
 {
     size_t kib = SIZE_MAX >> 10;
     char line[128];
-    FILE *file = fopen("/proc/meminfo", "r");
+    FILE *file = fopen("/proc/meminfo", "re");
 
     if (file) {
         while (fgets(line, sizeof line, file))
@@ -91,6 +96,8 @@ static workspace map(size_t bytes)
 /* The kept workspace if it is free and large enough, else a new one. */
 static workspace take(size_t bytes)
 {
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, watch_forks);
     pthread_mutex_lock(&keeping);
     workspace w = kept;
     kept = (workspace){NULL, 0};
@@ -104,8 +111,9 @@ static workspace take(size_t bytes)
 static void keep(workspace w)
 {
     pthread_mutex_lock(&keeping);
-    const workspace old = kept.bytes > w.bytes ? w : kept;
-    kept = kept.bytes > w.bytes ? kept : w;
+    const int drop = w.bytes > most_bytes || kept.bytes > w.bytes;
+    const workspace old = drop ? w : kept;
+    kept = drop ? kept : w;
     pthread_mutex_unlock(&keeping);
     unmap(old);
 }
@@ -193,7 +201,7 @@ static plan make_plan(const lai_blocked_steps *steps, size_t size, intptr_t rows
     const double most = 1.6 * mean > 0x1p25 ? 1.6 * mean : 0x1p25;
     const intptr_t r = panel_rows();
     const intptr_t tries[][3] = {{r, CHUNK, columns}, {r, CHUNK, parts_of(columns, 2)}, {r / 2, CHUNK, parts_of(columns, 2)},
-                                 {r / 2, CHUNK, parts_of(columns, 4)}};
+                                 {r / 2, CHUNK, parts_of(columns, 4)}, {r / 4, CHUNK, parts_of(columns, 4)}};
     plan p = {0};
     for (size_t i = 0; i < sizeof tries / sizeof tries[0]; i++) {
         p = plan_with(steps, size, rows, inner, columns, tries[i][0], tries[i][1], tries[i][2], workers);

@@ -36,7 +36,7 @@ typedef struct {
     uint64_t largest;           /* of all magnitudes */
     uint64_t least;             /* of those that are not zero; UINT64_MAX: none */
     uint64_t least_line;        /* of the largest magnitudes of the lines */
-    int64_t most_zeros;         /* in a line; counted for real operands */
+    int64_t most_zeros;         /* in a line; of complex elements at least as many as there are */
 } lai_blocked_scan;
 
 typedef struct {

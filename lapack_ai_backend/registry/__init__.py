@@ -31,7 +31,7 @@ class Limits:
     min_batch: int = 1
     max_batch: int = UNLIMITED
     min_isa: int = lib.LAI_BASELINE
-    as_blas: bool = False  # wants as many threads as NumPy's BLAS uses
+    as_blas: bool = False  # wants as many threads as NumPy's BLAS uses, and `min_work` for each of them
 
 
 @dataclass(frozen=True)
