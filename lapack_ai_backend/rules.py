@@ -142,8 +142,8 @@ RULES = (
         COMPLEX,
         Limits(min_dim=3072, min_work=3 * 2**32, symmetric=False, min_isa=lib.LAI_AVX512, as_blas=True),
         "alphatensor49_blocked",
-        "asv BlockedRatio, two threads against BLAS's two: 1.13 to 1.19 times NumPy (complex128, n = 3072), 1.17 (4096); "
-        "1.15 to 1.24 (complex64, 4096); sixteen: 1.17 (complex64, 6144). " + MACHINE,
+        "asv BlockedRatio, two threads against BLAS's two: 1.13 to 1.19 times NumPy (complex128, 3072), 1.17 (4096); "
+        "1.15 to 1.24 (complex64, 4096); sixteen: 1.17 (6144). " + MACHINE,
     ),
     Rule(
         "svd-large",
