@@ -8,19 +8,17 @@
  * is 0: for workers that are in a part, never for one that has yet to wake up. */
 #define _GNU_SOURCE     /* sched_getaffinity */
 #include <fenv.h>
-#include <limits.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdalign.h>
 #include <stdatomic.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
 
-#include "native.h"
+#include "container.h"
 
 enum {
     MOST_WORKERS = 255,
@@ -88,96 +86,6 @@ static int lesser(int limit, int other)
     return limit && (!other || limit < other) ? limit : other;
 }
 
-static int round_up(long long quota, long long period)
-{
-    if (quota <= 0 || period <= 0)
-        return 0;
-    const long long whole = (quota - 1) / period + 1;
-    return whole < INT_MAX ? (int)whole : INT_MAX;
-}
-
-static int read_numbers(const char *directory, const char *name, long long *first, long long *second)
-{
-    char path[PATH_MAX];
-    if ((size_t)snprintf(path, sizeof path, "%s/%s", directory, name) >= sizeof path)
-        return 0;
-    FILE *file = fopen(path, "re");
-    if (!file)
-        return 0;
-    const int numbers = fscanf(file, "%lld %lld", first, second);
-    fclose(file);
-    return numbers;
-}
-
-/* 0: no limit. "max 100000" of version 2 has no number in front, version 1 says -1. */
-static int directory_cpus(const char *directory)
-{
-    long long quota, period, none;
-    if (read_numbers(directory, "cpu.max", &quota, &period) == 2)
-        return round_up(quota, period);
-    if (read_numbers(directory, "cpu.cfs_quota_us", &quota, &none) == 1
-        && read_numbers(directory, "cpu.cfs_period_us", &period, &none) == 1)
-        return round_up(quota, period);
-    return 0;
-}
-
-/* The least limit of a group and those around it. A container sees its own group as the outermost one,
- * often without the folders that lead there, so a folder that is missing is no end. */
-static int group_cpus(const char *mount, const char *group)
-{
-    char directory[PATH_MAX];
-    int least = 0;
-
-    if ((size_t)snprintf(directory, sizeof directory, "%s%s", mount, group) >= sizeof directory)
-        return 0;
-    for (;;) {
-        least = lesser(directory_cpus(directory), least);
-        char *end = strrchr(directory + strlen(mount), '/');
-        if (!end)
-            return least;
-        *end = '\0';
-    }
-}
-
-static int has_word(const char *list, const char *word)
-{
-    const size_t length = strlen(word);
-    for (const char *at = list; at; at = strchr(at, ','), at += at != NULL)
-        if (strncmp(at, word, length) == 0 && (at[length] == ',' || at[length] == '\0'))
-            return 1;
-    return 0;
-}
-
-/* Where distributions and containers mount the groups; any other place means no limit. */
-static int read_groups(const char *root)
-{
-    char line[PATH_MAX + 256], mount[PATH_MAX];
-    int least = 0;
-
-    snprintf(mount, sizeof mount, "%s/proc/self/cgroup", root);
-    FILE *file = fopen(mount, "re");
-    if (!file)
-        return 0;
-    while (fgets(line, sizeof line, file)) {            /* number:controllers:group */
-        line[strcspn(line, "\n")] = '\0';
-        char *controllers = strchr(line, ':');
-        char *group = controllers ? strchr(++controllers, ':') : NULL;
-        if (!group)
-            continue;
-        *group++ = '\0';
-        const int version_2 = *controllers == '\0';
-        if (!version_2 && !has_word(controllers, "cpu"))
-            continue;
-        const char *const folders[] = {version_2 ? "" : "/cpu", version_2 ? "/unified" : "/cpu,cpuacct"};
-        for (int i = 0; i < 2; i++) {
-            snprintf(mount, sizeof mount, "%s/sys/fs/cgroup%s", root, folders[i]);
-            least = lesser(least, group_cpus(mount, group));
-        }
-    }
-    fclose(file);
-    return least;
-}
-
 static atomic_int paid_cpus = -1;       /* -1: not read yet */
 
 int lai_cgroup_cpus(const char *root)
@@ -186,7 +94,7 @@ int lai_cgroup_cpus(const char *root)
     int cpus = root ? -1 : atomic_load_explicit(&paid_cpus, memory_order_relaxed);
     if (cpus < 0) {
         pthread_once(&once, watch_forks);
-        cpus = read_groups(root ? root : "");
+        cpus = lai_read_cgroup_cpus(root ? root : "");
         atomic_store_explicit(&paid_cpus, cpus, memory_order_relaxed);
     }
     return cpus;

@@ -41,6 +41,10 @@ int lai_use_threads(int limit);
  * and again where `root` names another root of the file system (tests; NULL: what was read). */
 int lai_cgroup_cpus(const char *root);
 
+/* Bytes that this process can still take: of the machine's memory, and of every control group around it; INT64_MAX:
+ * nothing tells. `root`: "", or another root of the file system (tests). */
+int64_t lai_available_memory(const char *root);
+
 /* run(context, part) for every part in 0 .. parts - 1, by this thread and those of the pool, in any order; returns
  * when all are done. Parts must not wait for each other: where the pool is taken, or cannot be had, the caller runs
  * them all. They must not count (lai_count): the end of a thread that did takes a lock, and forks end the workers.

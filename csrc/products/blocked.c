@@ -19,7 +19,6 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdint.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -60,28 +59,12 @@ static void unmap(workspace w)
         munmap(w.data, w.bytes);
 }
 
-/* What the system can still give; taking most of it would slow the whole machine down. */
-static size_t available_memory(void)
-{
-    size_t kib = SIZE_MAX >> 10;
-    char line[128];
-    FILE *file = fopen("/proc/meminfo", "re");
-
-    if (file) {
-        while (fgets(line, sizeof line, file))
-            if (sscanf(line, "MemAvailable: %zu", &kib) == 1)
-                break;
-        fclose(file);
-    }
-    return kib << 10;
-}
-
 static workspace map(size_t bytes)
 {
-    const size_t huge = (size_t)2 << 20;
+    const size_t huge = (size_t)2 << 20;        /* taking most of what is left would slow the whole machine down */
     workspace w = {NULL, (bytes + huge - 1) / huge * huge};
 
-    if (w.bytes > most_bytes || lai_allocations_fail() || w.bytes > available_memory() / 2)
+    if (w.bytes > most_bytes || lai_allocations_fail() || (int64_t)w.bytes > lai_available_memory("") / 2)
         return w;
     void *data = mmap(NULL, w.bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (data == MAP_FAILED)
@@ -129,7 +112,9 @@ void lai_release_workspace(void)
 
 void lai_limit_workspace(size_t bytes)
 {
+    pthread_mutex_lock(&keeping);
     most_bytes = bytes;
+    pthread_mutex_unlock(&keeping);
     lai_release_workspace();
 }
 

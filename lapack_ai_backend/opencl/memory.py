@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lapack_ai_backend.environment import PROCESS_VARIABLES, from_environment
 from lapack_ai_backend.errors import Decline, DeviceError
+from lapack_ai_backend.native import lib
 
 if TYPE_CHECKING:
     import pyopencl
@@ -19,7 +21,7 @@ ITEM_SIZES = {"float32": 4, "float64": 8}
 
 SHORTAGES = ("MEM_OBJECT_ALLOCATION_FAILURE", "OUT_OF_RESOURCES", "OUT_OF_HOST_MEMORY", "INVALID_BUFFER_SIZE")
 
-ROOT = Path("/")  # of /proc and /sys
+ROOT = Path("/")  # of the file system that tells
 
 
 # ---- what is allowed ------------------------------------------------------------------------------
@@ -32,7 +34,7 @@ def device_limit(device: Device) -> int:
 
 def host_available() -> int:
     """Bytes that this process can still take: of the machine's memory, and of every control group around it."""
-    return max(0, min([_machine_available(), *_cgroup_rests()]))
+    return int(lib.lai_available_memory(os.fsencode(ROOT)))
 
 
 def check(session: Session, sizes: Sequence[int], host: int) -> None:
@@ -69,48 +71,6 @@ def _compare(where: str, needed: int, allowed: int, limit: str) -> None:
 def _readable(size: int) -> str:
     unit, name = next((each for each in ((2**30, "GiB"), (2**20, "MiB")) if size >= each[0]), (1, "bytes"))
     return f"{size / unit:.2f} {name}" if unit > 1 else f"{size} {name}"
-
-
-# ---- the host's memory ----------------------------------------------------------------------------
-
-
-def _machine_available() -> int:
-    return 2**10 * _table("proc/meminfo").get("MemAvailable:", 2**50)
-
-
-def _cgroup_rests() -> Iterator[int]:
-    """Limit less use of each memory control group that this process is in, its parents included."""
-    for line in _text("proc/self/cgroup").splitlines():
-        _, controllers, group = line.split(":", 2)
-        if controllers == "":
-            yield from _rests("sys/fs/cgroup", group, "memory.max", "memory.current", "inactive_file")
-        elif "memory" in controllers.split(","):
-            names = "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"
-            yield from _rests("sys/fs/cgroup/memory", group, *names)
-
-
-def _rests(top: str, group: str, limit: str, usage: str, reclaimable: str) -> Iterator[int]:
-    # In a container the group's own path is often not mounted, and `top` is the container's group.
-    for folder in (Path(top, group.lstrip("/")), *Path(top, group.lstrip("/")).parents):
-        most = _text(folder / limit).strip()
-        if most.isdecimal():  # "max": no limit
-            used = int(_text(folder / usage) or 0) - _table(folder / "memory.stat").get(reclaimable, 0)
-            yield int(most) - used
-        if folder == Path(top):
-            return
-
-
-def _table(path: str | Path) -> dict[str, int]:
-    """A file of lines "name number ..."."""
-    rows = (line.split() for line in _text(path).splitlines())
-    return {row[0]: int(row[1]) for row in rows if len(row) > 1 and row[1].isdecimal()}
-
-
-def _text(path: str | Path) -> str:
-    try:
-        return (ROOT / path).read_text(encoding="utf-8")
-    except OSError:  # not this kind of system, or not readable: no limit
-        return ""
 
 
 # ---- allocation -----------------------------------------------------------------------------------
