@@ -363,7 +363,7 @@ def test_loops_stop_at_the_first_failure(host: Host) -> None:
     a, square, vector, work = host.to_device(host.random(n, n)), host.empty(n, n), host.empty(n), host.work(10**6)
     native = [lapack._native(each) for each in (a, square, vector, vector, vector, vector, work)]
     whole = programs.kernels(host.session, host.dtype)
-    for number in (lib.LAI_CL_PANEL_COLUMN, lib.LAI_CL_PANEL_LEFT, lib.LAI_CL_PANEL_ROW, lib.LAI_CL_PANEL_RIGHT):
+    for number in (lib.LAI_CL_SWEEP_COLUMN, lib.LAI_CL_SWEEP_2, lib.LAI_CL_LASCL_TRANSPOSED):
         broken = ffi.new("lai_opencl *", whole[0])
         broken.kernels[number] = ffi.NULL
         assert lib.lai_cl_gebrd(broken, *native) == -48  # CL_INVALID_KERNEL
