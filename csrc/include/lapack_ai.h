@@ -265,6 +265,7 @@ enum lai_cl_kernel {
 typedef struct {
     void *queue;                        /* cl_command_queue, in order */
     void *kernels[LAI_CL_KERNELS];      /* cl_kernel */
+    int gemm_tile[2];                   /* rows and columns of C that a work-group of gemm computes, 128 at most */
 } lai_opencl;
 
 /* Column-major: element (i, j) is at offset + i + j ld. A vector is a matrix of one column. */
@@ -300,6 +301,19 @@ int lai_cl_lacpy_upper(const lai_opencl *cl, const lai_matrix *a, const lai_matr
 /* C = alpha op(A) op(B) + beta C; beta = 0 does not read C. */
 int lai_cl_gemm(const lai_opencl *cl, int transa, int transb, int alpha, const lai_matrix *a, const lai_matrix *b,
                 int beta, const lai_matrix *c, const lai_matrix *work);
+
+/* One of many products: its sizes, and how many elements its operands lie behind the first ones of A, B and C. */
+typedef struct {
+    int64_t a, b, c;
+    int m, n, k, unused;
+} lai_gemm_row;
+
+/* Many products by one launch, C = alpha op(A) op(B) + beta C for each row, `first` and later ones, of a table
+ * of lai_gemm_row on the device. A, B and C give buffers, leading dimensions and what all rows have in common of the
+ * offsets; m and n are the largest ones of the rows. No result may be an operand or overlap another one. */
+int lai_cl_gemm_batch(const lai_opencl *cl, int transa, int transb, int alpha, const lai_matrix *a,
+                      const lai_matrix *b, int beta, const lai_matrix *c, void *table, int64_t first, int products,
+                      int m, int n);
 
 /* A (m x n, m >= n) = Q B P' with B upper bidiagonal: diagonal d (n), superdiagonal e (n - 1).
  * max |A| is in [1/2, 1), or A = 0. Q = H_1 ... H_n: reflector i is in column i of A, its 1 at row i

@@ -30,7 +30,7 @@ static const size_t work_group_sizes[LAI_CL_KERNELS][3] = {
     [LAI_CL_LASCL_TRANSPOSED] = { 32, 8, 1 },
     [LAI_CL_LASET] = { 32, 8, 1 },
     [LAI_CL_LACPY_UPPER] = { 32, 8, 1 },
-    [LAI_CL_GEMM] = { 16, 16, 1 },
+    [LAI_CL_GEMM] = { 256, 1, 1 },
     [LAI_CL_GEMM_SUM] = { 256, 1, 1 },
     [LAI_CL_PANEL_COLUMN] = { 64, 4, 1 },
     [LAI_CL_PANEL_LEFT] = { 32, 8, 1 },
@@ -39,7 +39,7 @@ static const size_t work_group_sizes[LAI_CL_KERNELS][3] = {
     [LAI_CL_MULTISECTION] = { 8, 32, 1 },
     [LAI_CL_UNIT_LOWER] = { 32, 8, 1 },
     [LAI_CL_GRAM] = { 16, 16, 1 },
-    [LAI_CL_LARFT] = { 64, 1, 1 },
+    [LAI_CL_LARFT] = { 128, 1, 1 },
 };
 
 int lai_cl_launch(const lai_opencl *cl, enum lai_cl_kernel kernel, lai_groups groups,

@@ -120,6 +120,29 @@ def gemm(
     _run(session, "gemm", transa, transb, alpha, a, b, beta, c, work or c._replace(rows=0))
 
 
+def gemm_batch(
+    session: Session,
+    transa: bool,
+    transb: bool,
+    alpha: int,
+    a: Matrix,
+    b: Matrix,
+    beta: int,
+    c: Matrix,
+    table: pyopencl.Buffer,
+    products: int,
+    m: int,
+    n: int,
+) -> None:
+    """``C = alpha op(A) op(B) + beta C`` for each product of a table on the device, by one launch.
+
+    A row of the table is a ``lai_gemm_row``: how far its operands lie behind the first elements of A, B and C, and its
+    sizes, of which `m` and `n` are the largest. No result may be an operand or overlap another one.
+    """
+    rows = ffi.cast("void *", table.int_ptr)
+    _run(session, "gemm_batch", transa, transb, alpha, a, b, beta, c, rows, 0, products, m, n)
+
+
 def gebrd(
     session: Session, a: Matrix, p: Matrix, d: Matrix, e: Matrix, tauq: Matrix, taup: Matrix, work: Matrix
 ) -> None:
@@ -161,9 +184,9 @@ def bdsvx(session: Session, d: Matrix, e: Matrix, s: Matrix) -> None:
     _run(session, "bdsvx", d, e, s)
 
 
-def _run(session: Session, routine: str, *arguments: Matrix | int) -> None:
+def _run(session: Session, routine: str, *arguments: Any) -> None:
     dtype = next(each.dtype for each in arguments if isinstance(each, Matrix))
-    native = [_native(each) if isinstance(each, Matrix) else int(each) for each in arguments]
+    native = [_native(each) if isinstance(each, Matrix) else each for each in arguments]
     status = getattr(lib, f"lai_cl_{routine}")(programs.kernels(session, dtype), *native)
     if status:
         raise DeviceError(f"{session.device.name}: {routine}: {_status_name(status)} ({status})")
