@@ -82,6 +82,23 @@ def host(session: Session, request: pytest.FixtureRequest) -> Host:
     return Host(session, request.param)
 
 
+@pytest.fixture(scope="module")
+def matrix_unit(session: Session) -> Session:
+    """A session whose products are made as on a matrix unit, but for the one instruction."""
+    import pyopencl as cl
+
+    other = Session(session.device, session.context, cl.CommandQueue(session.context))
+    programs.kernels(other, "float64")
+    assert programs.use_matrix_unit(other, other.programs["float64"], "-DMATRIX_UNIT=0")
+    return other
+
+
+@pytest.fixture(params=[*DTYPES, "matrix unit"])
+def multiplier(session: Session, matrix_unit: Session, request: pytest.FixtureRequest) -> Host:
+    """Each kernel that makes products."""
+    return Host(session, request.param) if request.param in DTYPES else Host(matrix_unit, "float64")
+
+
 def scaled(a: Array) -> Array:
     """`a` times the power of two that brings its largest entry into [1/2, 1)."""
     largest = np.abs(a).max() if a.size else 0
@@ -93,31 +110,127 @@ def scaled(a: Array) -> Array:
 PRODUCTS = [(1, 1, 1), (2, 3, 0), (16, 64, 16), (63, 65, 17), (64, 64, 15), (65, 1, 64), (130, 67, 33), (33, 40, 2000)]
 
 
+def check_product(host: Host, transa: bool, transb: bool, a: Array, b: Array, alpha: int = -1, beta: int = 1) -> None:
+    (m, k), n = a.shape, b.shape[1]
+    c = host.random(m, n, seed=3)
+    if beta == 0:
+        c[:] = np.nan  # not read
+    target, work = host.to_device(c), host.work(lapack.gemm_work(m, n, k))
+    left, right = host.to_device(a.T if transa else a), host.to_device(b.T if transb else b)
+    lapack.gemm(host.session, transa, transb, alpha, left, right, beta, target, work)
+    wide_a, wide_b, wide_c = (each.astype(np.longdouble) for each in (a, b, c if beta else np.zeros_like(c)))
+    error = np.abs(host.from_device(target) - (alpha * (wide_a @ wide_b) + beta * wide_c))
+    bound = abs(alpha) * (np.abs(wide_a) @ np.abs(wide_b)) + abs(beta) * np.abs(wide_c)
+    assert (error <= (k + 3) * np.finfo(host.dtype).eps / 2 * bound).all()
+
+
 @pytest.mark.parametrize(("alpha", "beta"), [(1, 0), (-1, 1), (2, -3)])
 @pytest.mark.parametrize("sizes", PRODUCTS)
-def test_gemm_is_componentwise_accurate(host: Host, sizes: tuple[int, int, int], alpha: int, beta: int) -> None:
+def test_gemm_is_componentwise_accurate(multiplier: Host, sizes: tuple[int, int, int], alpha: int, beta: int) -> None:
     m, n, k = sizes
     for transa in (False, True):
         for transb in (False, True):
-            a, b, c = host.random(m, k, seed=1), host.random(k, n, seed=2), host.random(m, n, seed=3)
-            if beta == 0:
-                c[:] = np.nan  # not read
-            target, work = host.to_device(c), host.work(lapack.gemm_work(m, n, k))
-            left, right = host.to_device(a.T if transa else a), host.to_device(b.T if transb else b)
-            lapack.gemm(host.session, transa, transb, alpha, left, right, beta, target, work)
-            wide_a, wide_b, wide_c = (each.astype(np.longdouble) for each in (a, b, c if beta else np.zeros_like(c)))
-            error = np.abs(host.from_device(target) - (alpha * (wide_a @ wide_b) + beta * wide_c))
-            bound = abs(alpha) * (np.abs(wide_a) @ np.abs(wide_b)) + abs(beta) * np.abs(wide_c)
-            assert (error <= (k + 3) * np.finfo(host.dtype).eps / 2 * bound).all()
+            check_product(
+                multiplier,
+                transa,
+                transb,
+                multiplier.random(m, k, seed=1),
+                multiplier.random(k, n, seed=2),
+                alpha,
+                beta,
+            )
 
 
-def test_gemm_without_enough_workspace_does_nothing(host: Host) -> None:
-    c = host.random(5, 5)
-    target, factor = host.to_device(c), host.to_device(host.random(3000, 5))
+def test_gemm_without_enough_workspace_does_nothing(multiplier: Host) -> None:
+    c = multiplier.random(5, 5)
+    target, factor = multiplier.to_device(c), multiplier.to_device(multiplier.random(3000, 5))
     assert lapack.gemm_work(5, 5, 3000) > 0
     with pytest.raises(DeviceError, match=r"gemm: CL_INVALID_BUFFER_SIZE \(-61\)"):
-        lapack.gemm(host.session, True, False, 1, factor, factor, 0, target)
-    assert (host.from_device(target) == c).all()
+        lapack.gemm(multiplier.session, True, False, 1, factor, factor, 0, target)
+    assert (multiplier.from_device(target) == c).all()
+
+
+def test_gemm_of_tall_and_wide_operands(multiplier: Host) -> None:
+    """Leading dimensions of both parities and at every alignment, a single row, a single column."""
+    rng = np.random.default_rng(0)
+    for _ in range(12):
+        (m, n, k), (transa, transb) = rng.integers(1, 140, 3), rng.integers(0, 2, 2) == 1
+        check_product(multiplier, transa, transb, multiplier.random(m, k, seed=m), multiplier.random(k, n, seed=n))
+
+
+def test_gemm_batch_makes_products_of_many_sizes(multiplier: Host) -> None:
+    """Square blocks along the diagonals of three matrices; one has no terms, one has no rows."""
+    import pyopencl as cl
+
+    sizes = [(5, 70, 33), (130, 3, 17), (64, 64, 0), (0, 9, 9), (1, 1, 1), (66, 129, 40)]
+    starts = np.vstack([np.zeros(3, int), np.cumsum(sizes, axis=0)])
+    m, n, k = starts[-1]
+    for transa, transb, alpha, beta in (
+        (False, False, 1, 0),
+        (True, False, -1, 1),
+        (False, True, 2, -1),
+        (True, True, 1, 1),
+    ):
+        a, b, c = multiplier.random(m, k, seed=1), multiplier.random(k, n, seed=2), multiplier.random(m, n, seed=3)
+        wanted, bound = c.astype(np.longdouble), np.abs(c).astype(np.longdouble)
+        left, right, target = (
+            multiplier.to_device(a.T if transa else a),
+            multiplier.to_device(b.T if transb else b),
+            multiplier.to_device(c),
+        )
+        rows = ffi.new("lai_gemm_row[]", len(sizes))
+        for row, (i, j, p), (rows_c, columns_c, terms) in zip(rows, starts, sizes, strict=False):
+            block = slice(i, i + rows_c), slice(j, j + columns_c)
+            terms_a, terms_b = (
+                a[i : i + rows_c, p : p + terms].astype(np.longdouble),
+                b[p : p + terms, j : j + columns_c],
+            )
+            wanted[block] = alpha * (terms_a @ terms_b) + beta * wanted[block]
+            bound[block] = abs(alpha) * (np.abs(terms_a) @ np.abs(terms_b)) + abs(beta) * bound[block]
+            row.a = p + i * left.ld if transa else i + p * left.ld
+            row.b = j + p * right.ld if transb else p + j * right.ld
+            row.c = i + j * target.ld
+            row.m, row.n, row.k = rows_c, columns_c, terms
+        text = np.frombuffer(ffi.buffer(rows), np.uint8)
+        flags = cl.mem_flags.READ_ONLY | cl.mem_flags.COPY_HOST_PTR
+        table = cl.Buffer(multiplier.session.context, flags, hostbuf=text)
+        largest_m, largest_n = (max(size[d] for size in sizes) for d in (0, 1))
+        lapack.gemm_batch(
+            multiplier.session,
+            transa,
+            transb,
+            alpha,
+            left,
+            right,
+            beta,
+            target,
+            table,
+            len(sizes),
+            largest_m,
+            largest_n,
+        )
+        error = np.abs(multiplier.from_device(target) - wanted)
+        assert (error <= (max(size[2] for size in sizes) + 3) * np.finfo(multiplier.dtype).eps / 2 * bound).all()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        ("left[r][2 * l] = two.x", "left[r][2 * l] = (float)two.x"),  # single precision
+        ("4 * (2 * t + e % 2)", "4 * (2 * t + (e + 1) % 2)"),  # fragments that are elsewhere
+        ("__kernel", "__kernel nothing"),
+    ],
+    ids=["single", "exchanged", "no build"],
+)
+def test_matrix_unit_that_errs_is_not_used(
+    matrix_unit: Session, monkeypatch: pytest.MonkeyPatch, change: tuple[str, str]
+) -> None:
+    text, whole = programs.source(programs.MATRIX_UNIT_SOURCES), matrix_unit.programs["float64"]
+    used = whole.handles.kernels[lib.LAI_CL_GEMM]
+    assert change[0] in text
+    monkeypatch.setattr(programs, "source", lambda _: text.replace(*change))
+    assert not programs.use_matrix_unit(matrix_unit, whole, "-DMATRIX_UNIT=0")
+    assert whole.handles.kernels[lib.LAI_CL_GEMM] == used
 
 
 # ---- decompositions ----------------------------------------------------------------------------------
@@ -227,7 +340,9 @@ def test_runs_are_identical(host: Host) -> None:
             assert first.tobytes() == again.tobytes()
 
 
-@pytest.mark.parametrize(("m", "n", "k"), [(3, 2, 2), (64, 5, 63), (100, 70, 65), (150, 33, 130), (600, 3, 2)])
+@pytest.mark.parametrize(
+    ("m", "n", "k"), [(3, 2, 2), (64, 5, 63), (100, 70, 65), (150, 33, 130), (290, 9, 260), (600, 3, 2)]
+)
 def test_ormqr_applies_the_reflectors_one_after_the_other(host: Host, m: int, n: int, k: int) -> None:
     a, c = scaled(host.random(m, k)), host.random(m, n, seed=1)
     reduced, tau = host.to_device(a), host.empty(k)

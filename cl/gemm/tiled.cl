@@ -1,70 +1,120 @@
-/* C = alpha op(A) op(B) + beta C, any sizes; op(A) is m x k, op(B) k x n.
+/* gemm on any device, see cl/gemm/product.cl.
  *
- * A work-group of 16 x 16 computes a tile of 64 x 64 elements, each item 4 x 4 of them, 16 apart. The
- * operands pass through local memory 16 columns of op(A) and 16 rows of op(B) at a time, filled up with
- * zeros at the edges. Transposition is a pair of strides: op(A)(i, p) is at a_offset + i a_i + p a_p;
- * neighbouring items load along whichever stride is 1.
- *
- * gemm        groups: (tiles of rows, tiles of columns, parts of k). Part z takes p in [z depth, (z + 1) depth).
- *             With one part it finishes C; with more, part z writes its sum to C + z part_stride, alpha = 1, beta = 0.
- * gemm_sum    C = alpha (sum of the parts) + beta C. Groups of 256: (rows / 256, columns).
+ * Each of 256 items, 16 by 16, computes EACH_M x EACH_N elements of the group's tile (options of the build), in runs of
+ * WIDTH rows and columns, 16 WIDTH apart. The operands pass through local memory, STEP columns of op(A) and STEP rows of op(B) at a
+ * time, filled up with zeros at the edges. The next ones are on their way into registers meanwhile, and go to
+ * the other one of two buffers: one barrier a step.
  */
 
-#define TILE 64  /* side of a group's tile */
-#define STEP 16  /* columns of op(A) in local memory; also the side of the work-group */
-#define EACH 4   /* TILE / STEP */
+#if PRECISION == 64
+typedef double2 run;
+#define WIDTH 2
+#else
+typedef float4 run;
+#define WIDTH 4
+#endif
+#ifndef STEP
+#define STEP 8
+#endif
 
-/* For each of an item's elements of the tile. Unrolled, so that arrays of them are registers. */
-#define FOR_EACH(r, s)                                      \
-    _Pragma("unroll") for (int r = 0; r < EACH; r++)        \
-        _Pragma("unroll") for (int s = 0; s < EACH; s++)
+#define SIDE 16
+#define ITEMS (SIDE * SIDE)
+#define TILE_M (SIDE * EACH_M)
+#define TILE_N (SIDE * EACH_N)
+#define LOADS_M (TILE_M * STEP / ITEMS) /* of op(A), by one item */
+#define LOADS_N (TILE_N * STEP / ITEMS)
+#define PITCH_M (TILE_M + WIDTH)        /* the pads spread columns over the memory banks */
+#define PITCH_N (TILE_N + WIDTH)
+#define UNROLL _Pragma("unroll")
 
-__kernel __attribute__((reqd_work_group_size(STEP, STEP, 1)))
-void gemm(int m, int n, int k, int depth, int alpha, int beta,
-          VECTOR(a), long a_i, long a_p, VECTOR(b), long b_p, long b_j, MATRIX(c), long part_stride)
+/* Which elements of an operand, called x here, an item loads. The first one is at place (s, p), s along the
+ * tile's side, p along k; the others follow by (s_by, p_by). Neighbours load along the stride that is 1. */
+#define OPERAND(x, x_s, x_p, x0, TILE, PITCH)                                                               \
+    const bool x##_along = x_s == 1;                                                                        \
+    const int x##_at = x##_along ? id % TILE : id / STEP, x##_p0 = x##_along ? id / TILE : id % STEP;       \
+    const int x##_s_by = x##_along ? 0 : ITEMS / STEP, x##_p_by = x##_along ? ITEMS / TILE : 0;             \
+    const long x##_by = x##_s_by * x_s + x##_p_by * x_p;                                                    \
+    const int x##_place = x##_at + x##_p0 * PITCH, x##_place_by = x##_s_by + x##_p_by * PITCH;              \
+    x += (x0 + x##_at) * x_s + (first + x##_p0) * x_p;
+
+/* Load an item's elements of x for the step that begins at p: all of them exist, or those before the edges. */
+#define FETCH(x, x_p, LOADS, into, whole, p, side)                                                          \
+    UNROLL for (int r = 0; r < LOADS; r++)                                                                  \
+        into[r] = whole || (x##_at + r * x##_s_by < (side) && (p) + x##_p0 + r * x##_p_by < last)           \
+                ? x[r * x##_by] : 0;                                                                        \
+    x += STEP * x_p;
+
+#define STORE(x, LOADS, from, tile)                                                                         \
+    UNROLL for (int r = 0; r < LOADS; r++)                                                                  \
+        tile[x##_place + r * x##_place_by] = from[r];
+
+__kernel __attribute__((reqd_work_group_size(ITEMS, 1, 1)))
+void gemm(GEMM_ARGUMENTS)
 {
-    __local real tile_a[STEP][TILE + 1], tile_b[STEP][TILE + 1]; /* the pads spread columns over the memory banks */
-    const int x = get_local_id(0), y = get_local_id(1), id = x + STEP * y;
-    const int i0 = get_group_id(0) * TILE, j0 = get_group_id(1) * TILE;
-    const int first = get_group_id(2) * depth, last = min(k, first + depth);
+    __local real tile_a[2][STEP * PITCH_M] __attribute__((aligned(16)));
+    __local real tile_b[2][STEP * PITCH_N] __attribute__((aligned(16)));
+    const int id = get_local_id(0), x = id % SIDE, y = id / SIDE;
+    GEMM_TILE(TILE_M, TILE_N)
+    const bool inside = i0 + TILE_M <= m && j0 + TILE_N <= n;
+    OPERAND(a, a_i, a_p, i0, TILE_M, PITCH_M)
+    OPERAND(b, b_j, b_p, j0, TILE_N, PITCH_N)
 
-    real sum[EACH][EACH];
-    FOR_EACH(r, s)
-        sum[r][s] = 0;
+    real sum[EACH_M][EACH_N], next_a[LOADS_M], next_b[LOADS_N];
+    UNROLL for (int r = 0; r < EACH_M; r++)
+        UNROLL for (int s = 0; s < EACH_N; s++)
+            sum[r][s] = 0;
+    FETCH(a, a_p, LOADS_M, next_a, false, first, m - i0)
+    FETCH(b, b_p, LOADS_N, next_b, false, first, n - j0)
+    STORE(a, LOADS_M, next_a, tile_a[0])
+    STORE(b, LOADS_N, next_b, tile_b[0])
+    barrier(CLK_LOCAL_MEM_FENCE);
 
-    for (int p0 = first; p0 < last; p0 += STEP) {
-        for (int r = 0; r < EACH; r++) {
-            const int e = id + STEP * STEP * r;
-            const int along = e % TILE, across = e / TILE;  /* neighbours along the tile's side */
-            const int deep = e % STEP, over = e / STEP;     /* neighbours along k */
-            const int i = a_i == 1 ? along : over, pa = a_i == 1 ? across : deep;
-            const int j = b_p == 1 ? over : along, pb = b_p == 1 ? deep : across;
-            tile_a[pa][i] = i0 + i < m && p0 + pa < last ? ELEMENT(a, (i0 + i) * a_i + (p0 + pa) * a_p) : 0;
-            tile_b[pb][j] = j0 + j < n && p0 + pb < last ? ELEMENT(b, (p0 + pb) * b_p + (j0 + j) * b_j) : 0;
+    for (int p0 = first, now = 0; p0 < last; p0 += STEP, now = 1 - now) {
+        const int next = p0 + STEP;
+        if (inside && next + STEP <= last) {
+            FETCH(a, a_p, LOADS_M, next_a, true, next, m - i0)
+            FETCH(b, b_p, LOADS_N, next_b, true, next, n - j0)
+        } else { /* behind the last step this loads nothing */
+            FETCH(a, a_p, LOADS_M, next_a, false, next, m - i0)
+            FETCH(b, b_p, LOADS_N, next_b, false, next, n - j0)
         }
-        barrier(CLK_LOCAL_MEM_FENCE);
-        for (int p = 0; p < STEP; p++)
-            FOR_EACH(r, s)
-                sum[r][s] += tile_a[p][x + STEP * r] * tile_b[p][y + STEP * s];
+        UNROLL for (int p = 0; p < STEP; p++) {
+            run left[EACH_M / WIDTH], above[EACH_N / WIDTH];
+            UNROLL for (int r = 0; r < EACH_M / WIDTH; r++)
+                left[r] = *(__local const run *)&tile_a[now][p * PITCH_M + WIDTH * (x + SIDE * r)];
+            UNROLL for (int s = 0; s < EACH_N / WIDTH; s++)
+                above[s] = *(__local const run *)&tile_b[now][p * PITCH_N + WIDTH * (y + SIDE * s)];
+            UNROLL for (int r = 0; r < EACH_M; r++)
+                UNROLL for (int s = 0; s < EACH_N; s++)
+                    sum[r][s] += ((const real *)left)[r] * ((const real *)above)[s];
+        }
+        STORE(a, LOADS_M, next_a, tile_a[1 - now])
+        STORE(b, LOADS_N, next_b, tile_b[1 - now])
         barrier(CLK_LOCAL_MEM_FENCE);
     }
 
-    c += get_group_id(2) * part_stride;
-    FOR_EACH(r, s) {
-        const int i = i0 + x + STEP * r, j = j0 + y + STEP * s;
-        if (i < m && j < n)
-            AT(c, i, j) = alpha * sum[r][s] + (beta == 0 ? 0 : beta * AT(c, i, j)); /* 0 NaN is NaN, so no 0 C */
+    UNROLL for (int s = 0; s < EACH_N; s++) {
+        const int j = j0 + WIDTH * (y + SIDE * (s / WIDTH)) + s % WIDTH;
+        UNROLL for (int r = 0; r < EACH_M; r++) {
+            const int i = i0 + WIDTH * (x + SIDE * (r / WIDTH)) + r % WIDTH;
+            if (i < m && j < n)
+                c[i + j * c_ld] = GEMM_RESULT(real, sum[r][s], c[i + j * c_ld]);
+        }
     }
 }
 
-__kernel __attribute__((reqd_work_group_size(256, 1, 1)))
-void gemm_sum(int m, int parts, int alpha, int beta, MATRIX(part), long part_stride, MATRIX(c))
-{
-    const int i = get_global_id(0), j = get_group_id(1);
-    if (i < m) {
-        real sum = 0;
-        for (int z = 0; z < parts; z++)
-            sum += AT(part, i + z * part_stride, j);
-        AT(c, i, j) = alpha * sum + (beta == 0 ? 0 : beta * AT(c, i, j));
-    }
-}
+#undef WIDTH
+#undef EACH_M
+#undef EACH_N
+#undef STEP
+#undef SIDE
+#undef ITEMS
+#undef TILE_M
+#undef TILE_N
+#undef LOADS_M
+#undef LOADS_N
+#undef PITCH_M
+#undef PITCH_N
+#undef OPERAND
+#undef FETCH
+#undef STORE

@@ -4,16 +4,24 @@
  * column b BLOCK. T follows from the Gram matrix G = V'V, since T^-1 = its strict upper triangle + diag(1 / tau):
  *
  *   unit_lower  a block's V with its 1s and 0s written out. Groups: (rows / 32, columns / 32), of 32 x 8.
- *   gram        parts of V'V of every block. Groups: (chunks of `chunk` rows of the block, blocks), of 16 x 16.
- *   larft       T of every block, BLOCK x k, zero below. Groups: blocks, of 64. Item j solves for column j:
+ *   gram        parts of V'V of every block. Groups: (chunks of `chunk` rows of the block, blocks), of 256.
+ *   larft       T of every block, `block` x k, zero below. Groups: blocks, of BLOCK. Item j solves for column j:
  *                   t_j = tau_j,  t_i = -tau_i (G(i, i+1) t_{i+1} + ... + G(i, j) t_j),  i = j - 1, ..., 0,
  *               which holds for tau = 0 too, where 1 / tau does not exist.
  *
  * Applying a block, C - V T (V'C), is three products of matrices (csrc/opencl/ormqr.c).
  */
 
-#define BLOCK TILE /* reflectors of a block at most, as in csrc/opencl/ormqr.c; gram's tiles are those of gemm */
-#define STRICT(i, j) ((j) * ((j) - 1) / 2 + (i)) /* place of (i, j), i < j, in a packed triangle */
+#define BLOCK 128   /* reflectors of a block at most, as in csrc/opencl/ormqr.c */
+#define STEP 16     /* rows in local memory; also the side of the work-group */
+#define EACH 8      /* BLOCK / STEP */
+
+/* For each of an item's elements of the upper triangle of a Gram matrix of so many columns. Unrolled, so that arrays
+ * of them are registers. */
+#define FOR_EACH(r, s, columns)                             \
+    _Pragma("unroll") for (int s = 0; s < EACH; s++)        \
+        _Pragma("unroll") for (int r = 0; r < EACH; r++)    \
+            if (r <= s && STEP * s < columns)
 
 __kernel __attribute__((reqd_work_group_size(32, 8, 1)))
 void unit_lower(int m, int n, MATRIX(a), MATRIX(b))
@@ -35,16 +43,16 @@ void gram(int m, int k, int block, int chunk, MATRIX(v), VECTOR(parts))
     const int begin = first + get_group_id(0) * chunk, end = min(m, begin + chunk);
 
     real sum[EACH][EACH];
-    FOR_EACH(r, s)
+    FOR_EACH(r, s, BLOCK)
         sum[r][s] = 0;
 
     for (int i0 = begin; i0 < end; i0 += STEP) {
-        for (int s = 0; s < EACH; s++) {
+        for (int s = 0; STEP * s < columns; s++) {
             const int i = i0 + x, j = y + STEP * s, below = i - first - j;
             tile[x][j] = i >= end || j >= columns || below < 0 ? 0 : below == 0 ? 1 : AT(v, i, first + j);
         }
         barrier(CLK_LOCAL_MEM_FENCE);
-        FOR_EACH(r, s) {
+        FOR_EACH(r, s, columns) {
             real product = 0; /* of these rows alone: one long sum would cost Q digits where reflectors are alike */
             for (int p = 0; p < STEP; p++)
                 product += tile[p][x + STEP * r] * tile[p][y + STEP * s];
@@ -54,35 +62,37 @@ void gram(int m, int k, int block, int chunk, MATRIX(v), VECTOR(parts))
     }
 
     const long part = (get_group_id(0) + (long)get_group_id(1) * get_num_groups(0)) * BLOCK * BLOCK;
-    FOR_EACH(r, s)
+    FOR_EACH(r, s, columns)
         ELEMENT(parts, part + x + STEP * r + BLOCK * (y + STEP * s)) = sum[r][s];
 }
 
 __kernel __attribute__((reqd_work_group_size(BLOCK, 1, 1)))
 void larft(int k, int block, int chunks, VECTOR(parts), VECTOR(tau), MATRIX(t))
 {
-    __local real g[STRICT(0, BLOCK)];
     const int id = get_local_id(0), first = get_group_id(0) * block, columns = min(block, k - first);
-    const long part = (long)get_group_id(0) * chunks * BLOCK * BLOCK;
+    const long g = (long)get_group_id(0) * chunks * BLOCK * BLOCK; /* G takes the place of its first part */
 
     for (int j = 1; j < columns; j++) /* item i adds up row i */
         if (id < j) {
             real sum = 0;
             for (int s = 0; s < chunks; s++)
-                sum += ELEMENT(parts, part + (long)s * BLOCK * BLOCK + id + BLOCK * j);
-            g[STRICT(id, j)] = sum;
+                sum += ELEMENT(parts, g + (long)s * BLOCK * BLOCK + id + BLOCK * j);
+            ELEMENT(parts, g + id + BLOCK * j) = sum;
         }
-    barrier(CLK_LOCAL_MEM_FENCE);
+    barrier(CLK_GLOBAL_MEM_FENCE);
 
-    if (id < columns) {
+    if (id < columns) { /* below the diagonal of G is room for T', where neighbours find their columns side by side */
+        const real last = ELEMENT(tau, first + id);
         for (int i = id + 1; i < block; i++)
             AT(t, i, first + id) = 0;
-        AT(t, id, first + id) = ELEMENT(tau, first + id);
+        AT(t, id, first + id) = last;
         for (int i = id - 1; i >= 0; i--) {
-            real sum = 0;
-            for (int l = i + 1; l <= id; l++)
-                sum += g[STRICT(i, l)] * AT(t, l, first + id);
-            AT(t, i, first + id) = -ELEMENT(tau, first + i) * sum;
+            real sum = ELEMENT(parts, g + i + BLOCK * id) * last;
+            for (int l = i + 1; l < id; l++)
+                sum += ELEMENT(parts, g + i + BLOCK * l) * ELEMENT(parts, g + id + BLOCK * l);
+            sum *= -ELEMENT(tau, first + i);
+            ELEMENT(parts, g + id + BLOCK * i) = sum;
+            AT(t, i, first + id) = sum;
         }
     }
 }

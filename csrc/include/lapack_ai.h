@@ -243,6 +243,50 @@ void lai_set_process_table(const lai_table *table);     /* for contexts that set
 int lai_overflow_matches(int dtype);                    /* the self-check's verdict */
 void lai_check_overflow(void);                          /* run it again (another instruction set) */
 
+/* ---- divide and conquer for bidiagonal matrices ------------------------------- */
+
+/* LAPACK's routines of one precision, addresses of what SciPy carries. */
+typedef struct {
+    void *lasdq, *lasd7, *lasd4, *lamrg;
+} lai_lapack;
+
+enum { LAI_LEAF = 25 };         /* rows of a leaf at most */
+
+/* What a merge leaves, by level: arrays of n, of which a node has its rows' part (LAPACK's lasda names them). The rotations' sines
+ * and cosines are two each: of columns that deflation found alike, and of V's first and last column. */
+enum lai_numbers {
+    LAI_Z, LAI_DSIGMA, LAI_SIGMA, LAI_DIFL, LAI_DIFR, LAI_NORMS, LAI_ROTATIONS, LAI_LAST = LAI_ROTATIONS + 2,
+    LAI_NUMBERS = LAI_LAST + 2
+};
+enum lai_indices { LAI_PERM, LAI_ROTATED, LAI_INDICES = LAI_ROTATED + 2 };
+
+typedef struct {
+    int first, size, size_v;    /* U is size x size, V size_v x size_v */
+} lai_leaf;
+
+typedef struct {
+    int first, left, size, size_v;      /* rows; `left` of them are the left half's, then comes the one between */
+    int k, rotations;
+} lai_merge;
+
+typedef struct {
+    int levels, most;           /* nodes of a level at most; level 0 is the root's */
+    int leaf_count;
+    int *counts;                /* nodes of each level */
+    lai_merge *merges;          /* levels x most */
+    lai_leaf *leaves;           /* n at most */
+    void *numbers;              /* levels x LAI_NUMBERS x n */
+    int *indices;               /* levels x LAI_INDICES x n; from 1 on */
+    void *leaf_u, *leaf_vt;     /* n x LAI_LEAF and n x (LAI_LEAF + 1), by columns; a leaf has its rows */
+} lai_tree;
+
+int lai_lasda_levels(int n);
+
+/* Singular values of the upper bidiagonal matrix of d (n) and e (n, the last one 0), in d, in no order; e is overwritten. The tree's
+ * sizes and arrays are the caller's, its counts 0. 0, LAPACK's info, or -1 for no memory. */
+int lai_dlasda(const lai_lapack *lapack, int n, double *d, double *e, lai_tree *tree);
+int lai_slasda(const lai_lapack *lapack, int n, float *d, float *e, lai_tree *tree);
+
 /* ---- OpenCL ------------------------------------------------------------------
  *
  * LAPACK on an OpenCL device: each function enqueues its kernels (cl/) on an in-order queue and
@@ -258,6 +302,7 @@ enum lai_cl_kernel {
     LAI_CL_PANEL_COLUMN, LAI_CL_PANEL_LEFT, LAI_CL_PANEL_ROW, LAI_CL_PANEL_RIGHT,
     LAI_CL_SWEEP_COLUMN, LAI_CL_SWEEP_2, LAI_CL_SWEEP_4, LAI_CL_SWEEP_8, LAI_CL_SWEEP_16, LAI_CL_SWEEP_32,
     LAI_CL_MULTISECTION,
+    LAI_CL_LEAF_VECTORS, LAI_CL_MERGE_ROTATE, LAI_CL_MERGE_GATHER, LAI_CL_MERGE_SECULAR, LAI_CL_MERGE_KEEP, LAI_CL_PERMUTE,
     LAI_CL_UNIT_LOWER, LAI_CL_GRAM, LAI_CL_LARFT,
     LAI_CL_KERNELS
 };
@@ -266,6 +311,7 @@ enum lai_cl_kernel {
 typedef struct {
     void *queue;                        /* cl_command_queue, in order */
     void *kernels[LAI_CL_KERNELS];      /* cl_kernel */
+    int gemm_tile[2];                   /* rows and columns of C that a work-group of gemm computes, 128 at most */
 } lai_opencl;
 
 /* Column-major: element (i, j) is at offset + i + j ld. A vector is a matrix of one column. */
@@ -302,6 +348,19 @@ int lai_cl_lacpy_upper(const lai_opencl *cl, const lai_matrix *a, const lai_matr
 int lai_cl_gemm(const lai_opencl *cl, int transa, int transb, int alpha, const lai_matrix *a, const lai_matrix *b,
                 int beta, const lai_matrix *c, const lai_matrix *work);
 
+/* One of many products: its sizes, and how many elements its operands lie behind the first ones of A, B and C. */
+typedef struct {
+    int64_t a, b, c;
+    int m, n, k, unused;
+} lai_gemm_row;
+
+/* Many products by one launch, C = alpha op(A) op(B) + beta C for each row, `first` and later ones, of a table
+ * of lai_gemm_row on the device. A, B and C give buffers, leading dimensions and what all rows have in common of the
+ * offsets; m and n are the largest ones of the rows. No result may be an operand or overlap another one. */
+int lai_cl_gemm_batch(const lai_opencl *cl, int transa, int transb, int alpha, const lai_matrix *a,
+                      const lai_matrix *b, int beta, const lai_matrix *c, void *table, int64_t first, int products,
+                      int m, int n);
+
 /* A (m x n, m >= n) = Q B P' with B upper bidiagonal: diagonal d (n), superdiagonal e (n - 1).
  * max |A| is in [1/2, 1), or A = 0. Q = H_1 ... H_n: reflector i is in column i of A, its 1 at row i
  * (implied, as everything above). P = G_1 ... G_{n-1}: reflector i is in column i of p (n x n), its 1
@@ -318,3 +377,14 @@ int lai_cl_ormqr(const lai_opencl *cl, int transpose, const lai_matrix *v, const
 
 /* s (n) = the singular values, in descending order up to rounding, of the upper bidiagonal matrix of d and e. */
 int lai_cl_bdsvx(const lai_opencl *cl, const lai_matrix *d, const lai_matrix *e, const lai_matrix *s);
+
+/* Left (V: right) singular vectors of the bidiagonal matrix of a tree, whose order `order` gives (n integers on the device), in
+ * s (n x n). Of the tree the counts, merges and leaf_count are read; the rest is on the device: numbers (levels x LAI_NUMBERS x n,
+ * then leaf_u, leaf_vt) and, in `integers`, indices, merges, leaves, order, each from the given place on, and `products` of the merges (lai_gemm_row).
+ * room and z are n x n. */
+typedef struct {
+    void *integers, *products;
+    int64_t indices, merges, leaves, order;
+} lai_tree_places;
+int lai_cl_bdsdc(const lai_opencl *cl, const lai_tree *tree, int right, const lai_matrix *numbers, const lai_tree_places *places,
+                 const lai_matrix *s, const lai_matrix *room, const lai_matrix *z);

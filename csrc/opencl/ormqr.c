@@ -2,7 +2,7 @@
 #include "opencl/launch.h"
 
 /* BLOCK as in cl/svd/postprocess.cl. */
-enum { BLOCK = 64, MIN_ROWS = 256, TILE = 32 };
+enum { BLOCK = 128, MIN_ROWS = 512, TILE = 32 };
 
 typedef struct {
     lai_matrix t, v;        /* T of all blocks, V of one with its 1s and 0s written out */

@@ -1,7 +1,7 @@
-"""Singular vectors of a bidiagonal matrix on the host: LAPACK's divide and conquer, as SciPy carries it.
+"""Singular values of a bidiagonal matrix on the host, and what its singular vectors follow from on a device.
 
-SciPy offers ``bdsdc`` to Cython only; its capsule holds the address of the routine.
-The call does not hold the GIL.
+LAPACK's divide and conquer in compact form, by csrc/lasda.c and the routines of LAPACK that SciPy carries. SciPy offers them
+to Cython only; their capsules hold their addresses.
 """
 
 from __future__ import annotations
@@ -12,59 +12,128 @@ from typing import Any
 
 import numpy as np
 
-ROUTINES = {"float32": "sbdsdc", "float64": "dbdsdc"}
-MAX_ORDER = 26_754  # 3 n^2 + 4 n, the length of the workspace, must fit LAPACK's 32-bit integers
+from lapack_ai_backend.native import ffi, lib
+
+Array = np.ndarray[Any, Any]
+
+LETTERS = {"float32": "s", "float64": "d"}
+
+MEMBERS = ffi.sizeof("lai_merge") // 4
+
+PRODUCT = np.dtype([("a", "i8"), ("b", "i8"), ("c", "i8"), ("m", "i4"), ("n", "i4"), ("k", "i4"), ("unused", "i4")])
 
 
-def workspace_bytes(n: int, dtype: str) -> int:
-    """Host memory of `bdsdc` beside its results."""
-    return (3 * n * n + 4 * n) * np.dtype(dtype).itemsize + 8 * n * np.dtype(np.intc).itemsize
+class Tree:
+    """The compact form of a bidiagonal matrix's divide and conquer; `lai_tree` in csrc/include/lapack_ai.h says what it holds.
+
+    Attributes
+    ----------
+    numbers : ndarray
+        Columns of n: those of all levels, then the leaves' U and VT.
+    integers : ndarray of int32
+        Permutations, nodes, leaves and the order of the singular values, at `places`.
+    """
+
+    def __init__(self, n: int, dtype: Any) -> None:
+        self.n, self.levels, self.most = n, _levels(n), _most(n)
+        self.numbers = np.zeros(numbers_shape(n)[::-1], dtype)  # by rows: a level's array of n is a row here
+        self.integers = np.zeros(integers_size(n), np.int32)
+        self._counts = np.zeros(max(self.levels, 1), np.intc)
+        lengths = [self.levels * lib.LAI_INDICES * n, self.levels * self.most * MEMBERS, 3 * n, n]
+        self.places = [0, *np.cumsum(lengths)[:-1].tolist()]
+        of_levels = self.levels * lib.LAI_NUMBERS
+        self.native = ffi.new(
+            "lai_tree *",
+            {
+                "levels": self.levels,
+                "most": self.most,
+                "counts": ffi.cast("int *", self._counts.ctypes.data),
+                "merges": ffi.cast("lai_merge *", self._part(1).ctypes.data),
+                "leaves": ffi.cast("lai_leaf *", self._part(2).ctypes.data),
+                "numbers": ffi.cast("void *", self.numbers.ctypes.data),
+                "indices": ffi.cast("int *", self.integers.ctypes.data),
+                "leaf_u": ffi.cast("void *", self.numbers[of_levels:].ctypes.data),
+                "leaf_vt": ffi.cast("void *", self.numbers[of_levels + lib.LAI_LEAF :].ctypes.data),
+            },
+        )
+
+    def _part(self, which: int) -> Array:
+        return self.integers[self.places[which] :]
+
+    def sort(self, s: Array) -> Array:
+        """The singular values in descending order, which the vectors then have, too."""
+        order = np.argsort(-s, kind="stable")
+        self._part(3)[:] = order
+        return np.asarray(s[order])
+
+    def products(self, ld_s: tuple[int, int]) -> Array:
+        """The merges' products of matrices, by level, left and right, node; `ld_s`: of what they are for, left and right."""
+        found = np.zeros((max(self.levels, 1), 2, self.most), PRODUCT)
+        merges = self._part(1)[: self.levels * self.most * MEMBERS].reshape(self.levels, self.most, MEMBERS)
+        first, k = merges[..., 0].astype(np.int64), merges[..., 4]
+        for right in (0, 1) if self.levels else ():
+            table = found[:, right]
+            table["a"] = table["b"] = first * (1 + self.n)
+            table["c"] = first * (1 + ld_s[right])
+            table["m"], table["n"], table["k"] = merges[..., 2 + right], k, k
+        return found
 
 
-def bdsdc(d: np.ndarray[Any, Any], e: np.ndarray[Any, Any]) -> tuple[Any, Any, Any]:
-    """SVD of the upper bidiagonal matrix with diagonal `d` and superdiagonal `e`.
+def _levels(n: int) -> int:
+    return int(lib.lai_lasda_levels(n))
 
-    Returns
-    -------
-    u, s, vt : ndarray
-        (n, n) in Fortran order, (n,) in decreasing order, (n, n) in Fortran order.
+
+def _most(n: int) -> int:
+    """Nodes of a level at most; the smallest has two leaves of more than a quarter of the largest leaf and the row between."""
+    return n // 20 + 1
+
+
+def numbers_shape(n: int) -> tuple[int, int]:
+    """Sizes of a tree's `numbers`, as columns."""
+    return n, _levels(n) * lib.LAI_NUMBERS + 2 * lib.LAI_LEAF + 1
+
+
+def integers_size(n: int) -> int:
+    """Length of a tree's `integers`."""
+    return _levels(n) * (lib.LAI_INDICES * n + _most(n) * MEMBERS) + 4 * n
+
+
+def products_bytes(n: int) -> int:
+    """Size of a tree's `products`."""
+    return max(_levels(n), 1) * 2 * _most(n) * PRODUCT.itemsize
+
+
+def lasda(d: Array, e: Array) -> tuple[Array, Tree]:
+    """SVD of the upper bidiagonal matrix with diagonal `d` and superdiagonal `e`: the values, descending, and their tree.
 
     Raises
     ------
     RuntimeError
         Where LAPACK's iteration does not converge.
+    MemoryError
+        Where the host has none for its workspace.
     """
     n, dtype = len(d), d.dtype
     s, superdiagonal = d.copy(), np.zeros(n, dtype)  # both are overwritten
     superdiagonal[: n - 1] = e
-    u, vt = np.empty((n, n), dtype, "F"), np.empty((n, n), dtype, "F")
-    work, integers = np.empty(3 * n * n + 4 * n, dtype), np.empty(8 * n, np.intc)
-    unused, info = np.empty(1, dtype), ctypes.c_int(0)
-    order = ctypes.c_int(n)
-    _routine(ROUTINES[dtype.name])(
-        b"U",
-        b"I",
-        ctypes.byref(order),
-        s.ctypes.data,
-        superdiagonal.ctypes.data,
-        u.ctypes.data,
-        ctypes.byref(order),
-        vt.ctypes.data,
-        ctypes.byref(order),
-        unused.ctypes.data,
-        integers.ctypes.data,
-        work.ctypes.data,
-        integers.ctypes.data,
-        ctypes.byref(info),
-    )
-    if info.value:
-        raise RuntimeError(f"bdsdc did not converge: info = {info.value}")
-    return u, s, vt
+    tree = Tree(n, dtype)
+    pointers = [ffi.cast("double *" if dtype == np.float64 else "float *", each.ctypes.data) for each in (s, superdiagonal)]
+    info = getattr(lib, f"lai_{LETTERS[dtype.name]}lasda")(_lapack(LETTERS[dtype.name]), n, *pointers, tree.native)
+    if info == -1:
+        raise MemoryError("no memory for a divide and conquer")
+    if info:
+        raise RuntimeError(f"divide and conquer did not converge: info = {info}")
+    return tree.sort(s), tree
 
 
 @functools.cache
-def _routine(name: str) -> Any:
-    """A routine of LAPACK, every argument by reference."""
+def _lapack(letter: str) -> Any:
+    """The routines of one precision."""
+    names = ("lasdq", "lasd7", "lasd4", "lamrg")
+    return ffi.new("lai_lapack *", {name: ffi.cast("void *", _address(letter + name)) for name in names})
+
+
+def _address(name: str) -> int:
     from scipy.linalg import cython_lapack
 
     api = ctypes.pythonapi
@@ -72,6 +141,4 @@ def _routine(name: str) -> Any:
     api.PyCapsule_GetPointer.restype = ctypes.c_void_p
     api.PyCapsule_GetPointer.argtypes = [ctypes.py_object, ctypes.c_char_p]
     capsule = cython_lapack.__pyx_capi__[name]
-    signature = api.PyCapsule_GetName(capsule)
-    arguments = [ctypes.c_char_p, ctypes.c_char_p, *[ctypes.c_void_p] * (signature.count(b",") - 1)]
-    return ctypes.CFUNCTYPE(None, *arguments)(api.PyCapsule_GetPointer(capsule, signature))
+    return int(api.PyCapsule_GetPointer(capsule, api.PyCapsule_GetName(capsule)))

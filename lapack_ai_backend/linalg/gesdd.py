@@ -3,7 +3,8 @@
     upload      A 2^e, largest entry in [1/2, 1)    lascl     opencl/lapack.py
     tall        A = Q1 R, then on with R            geqrf
     reduction   A = Q B P', B bidiagonal            gebrd
-    iteration   B = UB S VB'                        bdsdc     bidiagonal.py, on the host
+    iteration   B = UB S VB'                        lasda     bidiagonal.py: S, and VB and UB in compact form, on the host
+                                                    bdsdc     UB and VB
                 or S alone                          bdsvx
     back        U = Q1 Q UB, V = P VB               ormqr
 
@@ -60,7 +61,9 @@ class Plan:
             found |= {"r": (n, n), "tau": (n, 1)}
             works.append(lapack.geqrf_work(m, n))
         if self.vectors:
-            found |= {"u": (m, self.left), "v": (n, n)}
+            found |= {"u": (m, self.left), "v": (n, n), "z": (n, n), "numbers": bidiagonal.numbers_shape(n)}
+            found["integers"] = self._elements(4 * bidiagonal.integers_size(n)), 1
+            found["products"] = self._elements(bidiagonal.products_bytes(n)), 1
             works += [lapack.ormqr_work(m, self.left, n), lapack.ormqr_work(n, n, n)]
         # A matrix, though it is used as a run of memory: sizes of a matrix are 32-bit.
         return found | {"work": (-(-max(works) // WORK_COLUMNS), WORK_COLUMNS)}
@@ -76,9 +79,18 @@ class Plan:
         """
         m, n = self.m, self.n
         results = n + (m * self.left + n * n if self.vectors else 0)
-        work = 2 * n * n * self._itemsize + bidiagonal.workspace_bytes(n, self.dtype) if self.vectors else 0
+        work = sum(self._tree_bytes()) if self.vectors else 0
         products = 2 * m * n + max(self.left, n) ** 2 if compared else 0
         return ((count + 1) * results + 2 * m * n + products) * self._itemsize + work
+
+    def _tree_bytes(self) -> tuple[int, int, int]:
+        """Of the divide and conquer on the host."""
+        rows, columns = bidiagonal.numbers_shape(self.n)
+        return rows * columns * self._itemsize, 4 * bidiagonal.integers_size(self.n), bidiagonal.products_bytes(self.n)
+
+    def _elements(self, size: int) -> int:
+        """That many bytes in elements of the dtype."""
+        return -(-size // self._itemsize)
 
     @property
     def _itemsize(self) -> int:
@@ -94,7 +106,7 @@ def plan(m: int, n: int, dtype: str, *, vectors: bool, full: bool) -> Plan:
         "memory", where the sizes exceed what LAPACK's and the kernels' 32-bit integers count.
     """
     m, n = max(m, n), min(m, n)
-    if m > MAX_ROWS or (vectors and n > bidiagonal.MAX_ORDER):
+    if m > MAX_ROWS:
         raise Decline("memory", f"{m} x {n} is beyond the 32-bit sizes of the kernels")
     return Plan(m, n, dtype, vectors, (m if full else n) if vectors else 0)
 
@@ -137,6 +149,14 @@ def decompose(work: Workspace, u_order: str = "C", v_order: str = "F") -> tuple[
 
     U is m x n or m x m and V n x n, in the memory orders that are asked for.
     """
+    s = decompose_on_device(work)
+    if not work.plan.vectors:
+        return None, s, None
+    return _fetch(work, work["u"], u_order), s, _fetch(work, work["v"], v_order)
+
+
+def decompose_on_device(work: Workspace) -> Array:
+    """The singular values of matrix "a" of `work`, which is overwritten; U and V stay on the device, in "u" and "v"."""
     session, plan = work.session, work.plan
     reduced = work["a"]
     if plan.tall:
@@ -148,11 +168,11 @@ def decompose(work: Workspace, u_order: str = "C", v_order: str = "F") -> tuple[
     if not plan.vectors:
         lapack.bdsvx(session, d, e, work["s"])
         s = _read(work, work["s"])[:, 0]
-        return None, np.sort(_finite(s))[::-1], None
-    u, s, vt = bidiagonal.bdsdc(_finite(diagonal(work)), _finite(_read(work, e)[:, 0]))
-    _back_transform_left(work, reduced, u)
-    _back_transform_right(work, vt)
-    return _fetch(work, work["u"], u_order), s, _fetch(work, work["v"], v_order)
+        return np.sort(_finite(s))[::-1]
+    s, tree = bidiagonal.lasda(_finite(diagonal(work)), _finite(_read(work, e)[:, 0]))
+    _vectors_of_b(work, tree)
+    _back_transform(work, reduced)
+    return s
 
 
 def diagonal(work: Workspace) -> Array:
@@ -160,26 +180,27 @@ def diagonal(work: Workspace) -> Array:
     return _read(work, work["d"])[:, 0]
 
 
-def _back_transform_left(work: Workspace, reduced: Matrix, u_of_b: Array) -> None:
-    """U = Q1 Q UB; further columns of full matrices are those of Q1 Q, the reduction's identity being larger."""
-    session, plan, u = work.session, work.plan, work["u"]
+def _vectors_of_b(work: Workspace, tree: bidiagonal.Tree) -> None:
+    """UB and VB in "u" and "v"; further columns of full matrices are those of the identity."""
+    session, plan, u, v = work.session, work.plan, work["u"], work["v"]
+    _write(work, tree.numbers, work["numbers"])
+    _write(work, tree.integers, work["integers"])
+    _write(work, tree.products((u.ld, v.ld)), work["products"])
     lapack.laset(session, 0, 1, u)
-    arrived = work.transfer(plan.n, plan.n)
-    _write(work, u_of_b, arrived)
-    lapack.lascl(session, arrived, u.part(0, 0, plan.n, plan.n), 0)
+    arrays, room = (work["numbers"], work["integers"], work["products"]), work.transfer(plan.n, plan.n)
+    lapack.bdsdc(session, tree, False, *arrays, u.part(0, 0, plan.n, plan.n), room, work["z"])
+    lapack.bdsdc(session, tree, True, *arrays, v, room, work["z"])
+
+
+def _back_transform(work: Workspace, reduced: Matrix) -> None:
+    """U = Q1 Q UB, V = P VB; P leaves the first row alone."""
+    session, plan, u = work.session, work.plan, work["u"]
     rows, columns = (plan.n, plan.n) if plan.tall else (plan.m, plan.left)
     lapack.ormqr(session, False, reduced, work["tauq"], u.part(0, 0, rows, columns), work["work"])
     if plan.tall:
         lapack.ormqr(session, False, work["a"], work["tau"], u, work["work"])
-
-
-def _back_transform_right(work: Workspace, vt_of_b: Array) -> None:
-    """V = P VB; P leaves the first row alone."""
-    session, n = work.session, work.plan.n
-    arrived = work.transfer(n, n)
-    _write(work, vt_of_b, arrived)
-    lapack.lascl(session, arrived, work["v"], 0, transpose=True)
-    if n > 1:
+    if plan.n > 1:
+        n = plan.n
         reflectors, rest = work["p"].part(1, 0, n - 1, n - 1), work["v"].part(1, 0, n - 1, n)
         lapack.ormqr(session, False, reflectors, _first(work["taup"]), rest, work["work"])
 

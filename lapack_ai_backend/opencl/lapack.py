@@ -16,6 +16,7 @@ from lapack_ai_backend.opencl import memory, programs
 if TYPE_CHECKING:
     import pyopencl
 
+    from lapack_ai_backend.linalg.bidiagonal import Tree
     from lapack_ai_backend.opencl.session import Session
 
 
@@ -120,6 +121,29 @@ def gemm(
     _run(session, "gemm", transa, transb, alpha, a, b, beta, c, work or c._replace(rows=0))
 
 
+def gemm_batch(
+    session: Session,
+    transa: bool,
+    transb: bool,
+    alpha: int,
+    a: Matrix,
+    b: Matrix,
+    beta: int,
+    c: Matrix,
+    table: pyopencl.Buffer,
+    products: int,
+    m: int,
+    n: int,
+) -> None:
+    """``C = alpha op(A) op(B) + beta C`` for each product of a table on the device, by one launch.
+
+    A row of the table is a ``lai_gemm_row``: how far its operands lie behind the first elements of A, B and C, and its
+    sizes, of which `m` and `n` are the largest. No result may be an operand or overlap another one.
+    """
+    rows = ffi.cast("void *", table.int_ptr)
+    _run(session, "gemm_batch", transa, transb, alpha, a, b, beta, c, rows, 0, products, m, n)
+
+
 def gebrd(
     session: Session, a: Matrix, p: Matrix, d: Matrix, e: Matrix, tauq: Matrix, taup: Matrix, work: Matrix
 ) -> None:
@@ -153,6 +177,41 @@ def ormqr(session: Session, transpose: bool, v: Matrix, tau: Matrix, c: Matrix, 
     _run(session, "ormqr", transpose, v, tau, c, work)
 
 
+def bdsdc(
+    session: Session,
+    tree: Tree,
+    right: bool,
+    numbers: Matrix,
+    integers: Matrix,
+    products: Matrix,
+    s: Matrix,
+    room: Matrix,
+    z: Matrix,
+) -> None:
+    """Left, or right, singular vectors of a bidiagonal matrix from its divide and conquer.
+
+    Parameters
+    ----------
+    tree : Tree
+        Of `linalg.bidiagonal`.
+    numbers, integers, products : Matrix
+        The tree's arrays of these names, on the device.
+    s : Matrix
+        n x n, where the vectors go, as columns.
+    room, z : Matrix
+        n x n, without gaps.
+    """
+    places = ffi.new(
+        "lai_tree_places *",
+        (
+            ffi.cast("void *", integers.buffer.int_ptr),
+            ffi.cast("void *", products.buffer.int_ptr),
+            *tree.places,
+        ),
+    )
+    _run(session, "bdsdc", tree.native, right, numbers, places, s, room, z)
+
+
 def bdsvx(session: Session, d: Matrix, e: Matrix, s: Matrix) -> None:
     """Singular values of the upper bidiagonal matrix of `d` and `e`, each on its own.
 
@@ -161,9 +220,9 @@ def bdsvx(session: Session, d: Matrix, e: Matrix, s: Matrix) -> None:
     _run(session, "bdsvx", d, e, s)
 
 
-def _run(session: Session, routine: str, *arguments: Matrix | int) -> None:
+def _run(session: Session, routine: str, *arguments: Any) -> None:
     dtype = next(each.dtype for each in arguments if isinstance(each, Matrix))
-    native = [_native(each) if isinstance(each, Matrix) else int(each) for each in arguments]
+    native = [_native(each) if isinstance(each, Matrix) else each for each in arguments]
     status = getattr(lib, f"lai_cl_{routine}")(programs.kernels(session, dtype), *native)
     if status:
         raise DeviceError(f"{session.device.name}: {routine}: {_status_name(status)} ({status})")

@@ -24,7 +24,24 @@ log = logging.getLogger("lapack_ai_backend")
 PRECISIONS = {"float32": 32, "float64": 64}
 
 # After everything in common/, in this order: later files use what earlier ones define.
-SOURCES = ("gemm/tiled.cl", "svd/reduction.cl", "svd/sweep.cl", "svd/iteration.cl", "svd/postprocess.cl")
+SOURCES = (
+    "gemm/product.cl",
+    "gemm/tiled.cl",
+    "svd/reduction.cl",
+    "svd/sweep.cl",
+    "svd/iteration.cl",
+    "svd/divide.cl",
+    "svd/postprocess.cl",
+)
+
+MATRIX_UNIT_SOURCES = ("gemm/product.cl", "gemm/matrix_unit.cl")
+
+# Rows and columns of a product that a work-group computes, as multiples of its 16 x 16 items.
+EACH = {"float32": (8, 8), "float64": (4, 4)}
+
+# The matrix units of NVIDIA's GPUs, the better one first, and their tiles; see cl/gemm/matrix_unit.cl.
+MATRIX_UNITS = ("-DMATRIX_UNIT=16", "-DMATRIX_UNIT=8")
+MATRIX_UNIT_TILE = (128, 64)
 
 _building = threading.Lock()
 
@@ -33,12 +50,17 @@ class _Program:
     """A built program: `handles` is what csrc/opencl takes; the objects behind it live as long as it does."""
 
     def __init__(self, session: Session, dtype: str) -> None:
-        self.program = build(session, source(), f"-DPRECISION={PRECISIONS[dtype]}")
+        rows, columns = EACH[dtype]
+        options = f"-DPRECISION={PRECISIONS[dtype]} -DEACH_M={rows} -DEACH_N={columns}"
+        self.program = build(session, source(), options)
         self.kernels = {number: _kernel(self.program, name) for name, number in kernel_names().items()}
         self.handles = ffi.new("lai_opencl *")
         self.handles.queue = ffi.cast("void *", session.queue.int_ptr)
+        self.handles.gemm_tile = [16 * rows, 16 * columns]
         for number, kernel in self.kernels.items():
             self.handles.kernels[number] = ffi.cast("void *", kernel.int_ptr)
+        if dtype == "float64" and "NVIDIA" in session.device.platform:
+            any(use_matrix_unit(session, self, unit) for unit in MATRIX_UNITS)
 
 
 def kernels(session: Session, dtype: str) -> Any:
@@ -71,16 +93,69 @@ def kernel_names() -> dict[str, int]:
     }
 
 
-def source() -> str:
-    """All of ``cl/`` as one text; ``#line`` keeps file names in the compiler's messages."""
+def use_matrix_unit(session: Session, program: _Program, options: str) -> bool:
+    """Let a matrix unit make the products of a program in double precision, if it makes them right."""
+    try:
+        built = build(session, source(MATRIX_UNIT_SOURCES), f"-DPRECISION=64 {options}", logging.INFO)
+        kernel = _kernel(built, "gemm_matrix_unit")
+    except DeviceError:  # it is in the log; the device has other kernels
+        return False
+    candidate = ffi.new("lai_opencl *", program.handles[0])
+    candidate.kernels[lib.LAI_CL_GEMM] = ffi.cast("void *", kernel.int_ptr)
+    candidate.gemm_tile = MATRIX_UNIT_TILE
+    right = _is_exact(session, candidate)
+    log.info("%s: the matrix unit (%s) %s", session.device.name, options, "is used" if right else "errs")
+    if right:
+        program.kernels[lib.LAI_CL_GEMM] = kernel
+        program.handles[0] = candidate[0]
+    return right
+
+
+def _is_exact(session: Session, candidate: Any) -> bool:
+    """Whether products are exact whose terms have more digits than single precision, their sums fewer than double."""
+    import numpy as np
+    import pyopencl as cl
+
+    m, n, k = MATRIX_UNIT_TILE[0] + 19, MATRIX_UNIT_TILE[1] + 9, 37
+    rng = np.random.default_rng(0)
+
+    def operand(rows: int, columns: int, digits: int) -> Any:
+        head, tail = rng.integers(-1, 2, (2, columns, rows))  # column-major
+        return head + tail * 2.0**-digits
+
+    def native(a: Any) -> tuple[pyopencl.Buffer, Any]:
+        flags = cl.mem_flags.READ_WRITE | cl.mem_flags.COPY_HOST_PTR
+        buffer = cl.Buffer(session.context, flags, hostbuf=np.ascontiguousarray(a))
+        pointer = ffi.cast("void *", buffer.int_ptr)
+        return buffer, ffi.new("lai_matrix *", (pointer, 0, a.shape[1], a.shape[1], a.shape[0]))
+
+    for transa in (False, True):
+        for transb in (False, True):
+            a, b, c = operand(m, k, 25), operand(k, n, 20), operand(m, n, 45)
+            held, matrices = zip(*map(native, (a.T if transa else a, b.T if transb else b, c)), strict=True)
+            left, right, target = matrices
+            if lib.lai_cl_gemm(candidate, transa, transb, -1, left, right, 1, target, ffi.NULL) != 0:
+                return False
+            found = np.empty_like(c)
+            cl.enqueue_copy(session.queue, found, held[2])
+            if not (found == c - np.einsum("pi,jp->ji", a, b)).all():
+                return False
+    return True
+
+
+def source(names: tuple[str, ...] = SOURCES) -> str:
+    """These files of ``cl/`` after the common ones, as one text; ``#line`` keeps their names in messages."""
     folder = resources.files("lapack_ai_backend") / "cl"
     common = sorted(each.name for each in (folder / "common").iterdir() if each.name.endswith(".cl"))
-    names = [*(f"common/{name}" for name in common), *SOURCES]
-    return "".join(f'#line 1 "{name}"\n{(folder / name).read_text(encoding="utf-8")}\n' for name in names)
+    files = [*(f"common/{name}" for name in common), *names]
+    return "".join(f'#line 1 "{name}"\n{(folder / name).read_text(encoding="utf-8")}\n' for name in files)
 
 
-def build(session: Session, text: str, options: str) -> pyopencl.Program:
-    """Compile for the session's device; DeviceError with the compiler's log when that fails."""
+def build(session: Session, text: str, options: str, failure: int = logging.ERROR) -> pyopencl.Program:
+    """Compile for the session's device; DeviceError with the compiler's log when that fails.
+
+    `failure` is the level at which that is logged.
+    """
     import pyopencl as cl
 
     started = time.perf_counter()
@@ -91,7 +166,7 @@ def build(session: Session, text: str, options: str) -> pyopencl.Program:
             program.build([options])
     except cl.Error as error:
         message = f"{session.device.name}: the build with {options} failed: {error}"
-        log.error("%s", message)
+        log.log(failure, "%s", message)
         raise DeviceError(message) from error
     log.info("%s: built with %s in %.2f s", session.device.name, options, time.perf_counter() - started)
     if remarks := _compilers_log(session, program):
