@@ -143,7 +143,8 @@ RULES = (
         Limits(min_dim=3072, min_work=3 * 2**32, symmetric=False, min_isa=lib.LAI_AVX512, as_blas=True),
         "alphatensor49_blocked",
         "asv BlockedRatio, two threads against BLAS's two, on two machines: 1.24 and 1.30 times NumPy (complex128, "
-        "3072), 1.30 and 1.33 (4096); 1.15 and 1.08 (complex64, 3072), 1.40 and 1.16 (6144); sixteen: 1.17 (6144). " + MACHINE,
+        "3072), 1.30 and 1.33 (4096); 1.15 and 1.08 (complex64, 3072), 1.40 and 1.16 (6144); sixteen: 1.17 (6144). "
+        + MACHINE,
     ),
     Rule(
         "svd-large",
