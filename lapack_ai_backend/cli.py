@@ -144,7 +144,7 @@ def tune(
     show: Annotated[bool, typer.Option("--show", help="show the table that is there, measure nothing")] = False,
     reset: Annotated[bool, typer.Option("--reset", help="remove the table")] = False,
 ) -> None:
-    """Measure every kernel of products against stock on this machine, and route by it (about a minute)."""
+    """Measure every kernel of products against stock on this machine, and route by it (half a minute)."""
     if quick + show + reset > 1:
         raise typer.BadParameter("--quick, --show and --reset exclude each other")
     if reset:

@@ -176,7 +176,13 @@ def _rules_of_policy(options: Options) -> tuple[Rule, ...]:
     if options.policy == "static" or options.any_size:
         return rules.RULES
     tuned = tuned_rules.in_force(options.policy)
-    return rules.RULES if tuned is None else (*tuned, *(rule for rule in rules.RULES if rule.function != MATMUL))
+    if tuned is None:
+        return rules.RULES
+    # Tuning has no time for products as large as those that gain: they stay with the shipped rules, and no tuned one
+    # names their kernel at sizes where it was measured to lose.
+    large = [rule for rule in rules.RULES if rule.kernel == tuned_rules.NOT_TUNED]
+    small = [rule for rule in tuned if rule.kernel != tuned_rules.NOT_TUNED]
+    return (*large, *small, *(rule for rule in rules.RULES if rule.function != MATMUL))
 
 
 _BY_ADDRESS: dict[int, Table] = {}  # for decisions that come back from C

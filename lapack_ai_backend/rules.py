@@ -124,8 +124,8 @@ RULES = (
         ("float64",),
         Limits(min_dim=4096, min_work=2**35, symmetric=False, min_isa=lib.LAI_AVX512, as_blas=True),
         "alphatensor49_blocked",
-        "asv BlockedRatio, two threads against BLAS's two: 1.09 times NumPy (n = 4096), 1.14 (6144); sixteen: "
-        "0.7 (4096), 0.98 (6144), 1.07 (8192). " + MACHINE,
+        "asv BlockedRatio, two threads against BLAS's two, on two machines: 1.07 and 0.99 times NumPy (n = 4096), "
+        "1.06 and 1.04 (6144), 1.10 and 1.04 (8192); sixteen: 0.7 (4096), 0.98 (6144), 1.07 (8192). " + MACHINE,
     ),
     Rule(
         "matmul-large-float32",
@@ -133,8 +133,8 @@ RULES = (
         ("float32",),
         Limits(min_dim=6144, min_work=2**35, symmetric=False, min_isa=lib.LAI_AVX512, as_blas=True),
         "alphatensor49_blocked",
-        "asv BlockedRatio, two threads against BLAS's two: 0.9 and 1.1 times NumPy (n = 4096, two machines); "
-        "sixteen: 0.95 (6144), 1.08 (8192). " + MACHINE,
+        "asv BlockedRatio, two threads against BLAS's two, on two machines: 1.03 and 1.07 times NumPy (n = 4096), "
+        "1.09 and 1.11 (6144), 1.13 and 1.23 (8192); sixteen: 0.95 (6144), 1.08 (8192). " + MACHINE,
     ),
     Rule(
         "matmul-large-complex",
@@ -142,8 +142,9 @@ RULES = (
         COMPLEX,
         Limits(min_dim=3072, min_work=3 * 2**32, symmetric=False, min_isa=lib.LAI_AVX512, as_blas=True),
         "alphatensor49_blocked",
-        "asv BlockedRatio, two threads against BLAS's two: 1.13 to 1.19 times NumPy (complex128, 3072), 1.17 (4096); "
-        "1.15 to 1.24 (complex64, 4096); sixteen: 1.17 (6144). " + MACHINE,
+        "asv BlockedRatio, two threads against BLAS's two, on two machines: 1.24 and 1.30 times NumPy (complex128, "
+        "3072), 1.30 and 1.33 (4096); 1.15 and 1.08 (complex64, 3072), 1.40 and 1.16 (6144); sixteen: 1.17 (6144). "
+        + MACHINE,
     ),
     Rule(
         "svd-large",

@@ -25,6 +25,7 @@ from lapack_ai_backend.multimethods import MATMUL
 from lapack_ai_backend.registry import STOCK, UNLIMITED, Limits, of_function
 from lapack_ai_backend.rules import Rule
 
+NOT_TUNED = "alphatensor49_blocked"  # pays from sizes on that take seconds a call
 VERSION = 1  # of the file's format
 
 log = logging.getLogger("lapack_ai_backend")
@@ -73,12 +74,11 @@ def key() -> dict[str, str]:
     import scipy
 
     blas = numpy.show_config(mode="dicts").get("Build Dependencies", {}).get("blas", {})
-    threads = {name: os.environ[name] for name in THREAD_VARIABLES if os.environ.get(name)}
     return {
         "CPU": _cpu(),
         "instruction set": native.isa(),
         "kernel threads": str(native.lib.lai_num_threads()),
-        "BLAS threads": ", ".join(f"{name}={value}" for name, value in threads.items()) or "as it chooses",
+        "BLAS threads": _blas_threads(native.lib.lai_blas_threads()),
         "BLAS": f"{blas.get('name')} {blas.get('version')}",
         "Python": ".".join(map(str, sys.version_info[:2])),
         "NumPy": numpy.__version__,
@@ -86,6 +86,12 @@ def key() -> dict[str, str]:
         "lapack_ai_backend": _own_version(),
         "kernels": ", ".join(sorted(kernel.name for kernel in of_function(MATMUL))),
     }
+
+
+def _blas_threads(in_effect: int) -> str:
+    """How many BLAS uses; where it does not tell (0), what the environment says."""
+    named = {name: os.environ[name] for name in THREAD_VARIABLES if os.environ.get(name)}
+    return str(in_effect or ", ".join(f"{name}={value}" for name, value in named.items()) or "as it chooses")
 
 
 def _cpu() -> str:
@@ -182,6 +188,8 @@ def _rule(found: dict[str, Any]) -> Rule:
         value = getattr(limits, each.name)
         if type(value) is not type(getattr(Limits(), each.name)) or not 0 <= value <= UNLIMITED:
             raise ValueError(f"it is damaged (limit {each.name} is {value!r})")
+    if limits.min_isa > native.lib.LAI_AVX512:
+        raise ValueError(f"it is damaged (limit min_isa is {limits.min_isa})")
     kernel = next((each for each in (STOCK, *of_function(MATMUL)) if each.name == kernel_name), None)
     if found["function"] != MATMUL or kernel is None:
         raise ValueError(f"rule {name} names {found['function']} and {kernel_name}")
@@ -202,6 +210,8 @@ def _fits(own: Limits, dtypes: tuple[str, ...], its: Limits, its_dtypes: tuple[s
         and own.min_work >= its.min_work
         and own.min_batch >= its.min_batch
         and own.max_batch <= its.max_batch
+        and own.min_isa >= its.min_isa
+        and own.as_blas >= its.as_blas
     )
 
 

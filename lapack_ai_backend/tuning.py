@@ -6,13 +6,14 @@ Sizes that were not measured take the verdict of the nearest smaller ones that w
 
 from __future__ import annotations
 
+import functools
 import itertools
 import operator
 import statistics
 import timeit
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ from lapack_ai_backend.policy import candidates
 from lapack_ai_backend.problem import Problem
 from lapack_ai_backend.registry import COMPONENTWISE, EXACT, KERNELS, STOCK, UNLIMITED, Limits, of_function
 from lapack_ai_backend.rules import Rule
-from lapack_ai_backend.tuned_rules import Measurement
+from lapack_ai_backend.tuned_rules import NOT_TUNED, Measurement
 
 # ---- what is measured ---------------------------------------------------------------------------
 
@@ -49,7 +50,7 @@ class Grid:
         Seconds that one timing takes, where one call does not take more; short, so that those of one round
         meet the same clock.
     rounds : int
-        Timings of each kernel, where a call does not take long.
+        Timings of each kernel, where it is not soon clear what they will say.
     """
 
     squares: tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]
@@ -61,23 +62,24 @@ class Grid:
 
 FULL = Grid(
     squares=(
-        (tuple(range(2, 17)), (1, 2, 8, 100, 10_000, 100_000)),
+        (tuple(range(2, 17)), (1, 2, 8, 100, 10_000)),
+        ((2, 3, 4), (100_000,)),  # beyond most caches
         ((24, 32, 48, 64, 128), (1, 16)),
-        ((256, 512, 1024, 1536, 2048, 3072, 4096), (1,)),
+        ((256, 512, 1024, 2048), (1,)),
     ),
     rectangles=(
         ((2, 4, 8, 16), (1, 2, 8), (1, 1000)),
         ((64, 512), (1, 8, 32), (1,)),
         ((1024, 2048), (1, 8, 32, 128, 1024), (1,)),
     ),
-    longest_call=1.5,
+    longest_call=0.3,
     burst=0.4e-3,
-    rounds=9,
+    rounds=13,
 )
 QUICK = Grid(
     squares=(((2, 3, 4, 5, 8, 12, 16), (1, 2, 10, 100)), ((32, 64, 128, 256, 512, 1024, 2048), (1,))),
     rectangles=(((4, 16), (1, 2, 8), (1, 100)), ((64, 512), (1, 8, 32), (1,)), ((1024,), (1, 32, 128), (1,))),
-    longest_call=0.15,
+    longest_call=0.1,
     burst=0.4e-3,
     rounds=9,
 )
@@ -138,11 +140,13 @@ def _dtype_has_kernels(dtype: str) -> bool:
 
 # ---- measuring ----------------------------------------------------------------------------------
 
-LOST = 2.0  # a kernel whose first calls take this many times stock's is not measured further
-HOPELESS = 3.0  # one that takes so many times stock's is left out at larger sizes that take long
-SETTLED = 3.0  # where a kernel gains this much, or all have lost, larger sizes that take long are left out
-LONG = 0.03  # seconds of a call that takes long
-LONG_ENOUGH = 0.5  # seconds of stock's time at a point, after which there is no further round
+LOST = 2.0  # a kernel that takes this many times stock's is not measured further, nor at larger sizes that take long
+SETTLED = 3.0  # where an exact kernel gains this much, or all have lost, larger sizes that take long are left out
+LONG = 0.01  # seconds of a call that takes long
+LONG_ENOUGH = 0.15  # seconds of stock's time at a point, after which there is no further round
+CLEAR = 1.5  # factor between two times that is no chance where it is seen
+FEW = 5  # times in succession,
+FEW_LONG = 3  # or so many where a call takes long
 CLOSE = (0.95, 1.15)  # gains that are measured again,
 CLOSE_CALL = 4  # in so many times the rounds
 
@@ -154,8 +158,8 @@ def measure(grid: Grid, advance: Callable[[Point], None]) -> list[Measurement]:
     with lapack_ai_backend.set_backend():  # intercepts; what is timed switches itself
         for point in points(grid):
             names = _able(point)
-            expected = _expected(point, names, lines.get(point.line) or lines.get((point.dtype, "square", 1)))
-            names = _worth_measuring(names, expected, grid)
+            expected = _expected(point, names, lines.get(point.line) or lines.get(_other_line(point)))
+            names = _worth_measuring(names, expected, grid, exact=_is_exact(point.dtype))
             seconds = _measure_point(point, names, grid) if names else {}
             if len(seconds) > 1:
                 lines[point.line] = point, expected | seconds
@@ -165,9 +169,19 @@ def measure(grid: Grid, advance: Callable[[Point], None]) -> list[Measurement]:
 
 
 def _able(point: Point) -> list[str]:
-    """Kernels whose own limits take the problem."""
+    """Kernels to tune whose own limits take the problem."""
     problem = Problem(MATMUL, point.dtype, point.m, point.k, point.n, point.batch)
-    return [each.name for each in candidates(MATMUL, problem, Options()) if each.allowed]
+    return [each.name for each in candidates(MATMUL, problem, Options()) if each.allowed and each.name != NOT_TUNED]
+
+
+def _other_line(point: Point) -> tuple[object, ...]:
+    """The line that tells about the first point of another; not single products of stacks: those are mostly call."""
+    return (point.dtype, "square", point.batch)
+
+
+def _is_exact(dtype: str) -> bool:
+    """Whether no kernel rounds. Stock is a plain loop then, which larger sizes do not make faster; BLAS they do."""
+    return all(kernel.error_class(dtype) == EXACT for kernel in of_function(MATMUL) if dtype in kernel.dtypes)
 
 
 def _expected(point: Point, names: list[str], before: tuple[Point, dict[str, float]] | None) -> dict[str, float]:
@@ -179,15 +193,16 @@ def _expected(point: Point, names: list[str], before: tuple[Point, dict[str, flo
     return {name: each * growth for name, each in seconds.items() if name in (STOCK.name, *names)}
 
 
-def _worth_measuring(names: list[str], expected: dict[str, float], grid: Grid) -> list[str]:
+def _worth_measuring(names: list[str], expected: dict[str, float], grid: Grid, *, exact: bool) -> list[str]:
     """Those of the kernels that are to be measured; none where the point is left out."""
     if not expected:
         return names
     stock = expected[STOCK.name]
     gain = max((stock / seconds for name, seconds in expected.items() if name != STOCK.name), default=1.0)
-    if stock > grid.longest_call or (stock > LONG and not 1 / LOST < gain < SETTLED):
+    settled = exact and stock > LONG and not 1 / LOST < gain < SETTLED
+    if settled or stock > grid.longest_call:
         return []
-    return [name for name in names if expected.get(name, 0.0) <= max(LONG, HOPELESS * stock)]
+    return [name for name in names if expected.get(name, 0.0) <= max(LONG, LOST * stock)]
 
 
 def _measure_point(point: Point, names: Iterable[str], grid: Grid) -> dict[str, float]:
@@ -195,22 +210,42 @@ def _measure_point(point: Point, names: Iterable[str], grid: Grid) -> dict[str, 
     a, b = (_operand(point, shape, seed) for seed, shape in enumerate(((point.m, point.k), (point.k, point.n))))
     timer = timeit.Timer("multiply(a, b)", globals={"multiply": operator.matmul, "a": a, "b": b})
     switches = {name: _switch(name) for name in (STOCK.name, *names)}
+    # What these calls take is no time of theirs: the first one pays for the memory that the next ones find.
     switches = {name: switch for name, switch in switches.items() if _reaches(name, switch, a, b)}
     first = {name: _timed(timer, switch, 1) for name, switch in switches.items()}
     numbers = {name: max(1, int(grid.burst / seconds)) for name, seconds in first.items()}
-    live = [name for name in switches if first[name] <= LOST * first[STOCK.name] or first[name] < grid.burst]
-    rounds = {name: [] if name in live else [seconds] for name, seconds in first.items()}
-    affordable = int(LONG_ENOUGH / first[STOCK.name])
-    enough = max(1, min(grid.rounds, affordable))
-    for done in range(1, max(2, min(CLOSE_CALL * grid.rounds, affordable)) + 1):
+    live = [name for name in first if first[name] <= max(LOST * first[STOCK.name], LONG)]
+    takes_long = first[STOCK.name] > LONG
+    rounds = {name: [] if name in live and not takes_long else [seconds] for name, seconds in first.items()}
+    while not _is_enough({name: rounds[name] for name in live}, grid, takes_long=takes_long):
         for name in live:
             rounds[name].append(_timed(timer, switches[name], numbers[name]))
-        gains = {name: _gain(rounds[STOCK.name], rounds[name]) for name in live}
-        live = [name for name in live if gains[name] * LOST >= 1]
-        if done >= enough and not any(CLOSE[0] < gains[name] < CLOSE[1] for name in live if name != STOCK.name):
-            break
+        if len(rounds[STOCK.name]) >= FEW_LONG:  # one may have been disturbed
+            live = [name for name in live if _gain(rounds[STOCK.name], rounds[name]) * LOST >= 1]
     stock = min(rounds[STOCK.name])
-    return {name: stock / _gain(rounds[STOCK.name], rounds[name]) for name in switches}
+    return {name: stock / _gain(rounds[STOCK.name], rounds[name]) for name in first}
+
+
+def _is_enough(rounds: Mapping[str, list[float]], grid: Grid, *, takes_long: bool) -> bool:
+    """Whether these rounds decide between stock and the kernels that have not lost, or cost enough."""
+    stock = rounds[STOCK.name]
+    if not stock or len(rounds) == 1:
+        return bool(stock)
+    if len(stock) >= (FEW_LONG if takes_long else FEW) and _is_clear(rounds):
+        return True
+    gains = [_gain(stock, times) for name, times in rounds.items() if name != STOCK.name]
+    close = any(CLOSE[0] < gain < CLOSE[1] for gain in gains)
+    spent = sum(stock) if takes_long else len(stock) * max(grid.burst, stock[0])
+    return len(stock) >= grid.rounds * (CLOSE_CALL if close else 1) or (len(stock) >= FEW_LONG and spent > LONG_ENOUGH)
+
+
+def _is_clear(rounds: Mapping[str, list[float]]) -> bool:
+    """Whether each round says the same: which one is the fastest by far, and which are faster than stock by far."""
+    fastest = min(rounds, key=lambda name: statistics.median(rounds[name]))
+    pairs = [(fastest, name) for name in rounds if name != fastest]
+    pairs += [(STOCK.name, name) for name in rounds if name not in (fastest, STOCK.name)]
+    ratios = ([other / one for one, other in zip(rounds[one], rounds[other], strict=True)] for one, other in pairs)
+    return all(min(each) > CLEAR or max(each) < 1 / CLEAR for each in ratios)
 
 
 def _gain(stock: list[float], kernel: list[float]) -> float:
@@ -242,23 +277,27 @@ def _timed(timer: timeit.Timer, switch: AbstractContextManager[Any], number: int
 
 
 def _operand(point: Point, shape: tuple[int, int], seed: int) -> np.ndarray[Any, Any]:
-    """Dense data without zeros; a long stack repeats a short one, which takes less time to make."""
-    rng = np.random.default_rng(seed)
-    dtype = np.dtype(point.dtype)
+    """Dense data without zeros; a large operand repeats values, which takes less time than to draw them."""
     whole = (point.batch, *shape) if point.batch > 1 else shape
-    drawn = (min(point.batch, 1000), *shape)
+    return np.resize(_values(point.dtype, seed), whole)
+
+
+@functools.cache
+def _values(name: str, seed: int) -> np.ndarray[Any, Any]:
+    """As many as a prime, so that no rows of the operand are equal."""
+    rng = np.random.default_rng(seed)
+    dtype, size = np.dtype(name), 65537
     if dtype.kind == "i":
-        values = rng.integers(1, 100, drawn)
-    else:
-        values = rng.uniform(0.5, 2.0, drawn) * rng.choice([-1.0, 1.0], drawn)
-        if dtype.kind == "c":
-            values = values + 1j * rng.uniform(0.5, 2.0, drawn)
-    return np.resize(values.astype(dtype), whole)
+        return rng.integers(1, 100, size).astype(dtype)
+    values = rng.uniform(0.5, 2.0, size) * rng.choice([-1.0, 1.0], size)
+    return (values + 1j * rng.uniform(0.5, 2.0, size) if dtype.kind == "c" else values).astype(dtype)
 
 
 # ---- deciding -----------------------------------------------------------------------------------
 
 WORTH_IT = 1.05  # a kernel is routed where it gains this much over stock on every sample
+CREDIBLE = 3.0  # a kernel that rounds does not gain more over BLAS: where it seems to, stock was disturbed;
+SMALL = 16  # but not in products of this size, most of whose time is NumPy's call
 TIE = 1.05  # within this of the fastest, a kernel with the stronger bound is preferred
 
 
@@ -308,6 +347,12 @@ def _verdict(dtype: str, samples: list[Measurement]) -> Verdict:
         for each in samples
     ]
     everywhere = set(of_samples[0]).intersection(*of_samples)
+    if any(max(each.m, each.k, each.n) > SMALL for each in samples):
+        everywhere -= {
+            name
+            for name in everywhere
+            if KERNELS[name].error_class(dtype) != EXACT and any(each[name] > CREDIBLE for each in of_samples)
+        }
     gains = {
         name: (min(each[name] for each in of_samples), max(each[name] for each in of_samples)) for name in everywhere
     }
@@ -395,9 +440,10 @@ def _rectangular_rules(writer: _Writer, measurements: list[Measurement]) -> None
     """
     bands: list[tuple[int, list[Cell]]] = []
     by_largest = _grouped(measurements, lambda each: max(each.m, each.k, each.n))
-    cells: list[Cell] = []
+    classes: dict[int, tuple[Run, ...]] = {1: ()}  # by the smallest dimension; without a verdict, stock
     for largest, high in _with_next(sorted(by_largest)):
-        cells = _cells(writer.dtype, by_largest[largest], cells)
+        classes = _classes(writer.dtype, largest, by_largest[largest], classes)
+        cells = _cells(classes)
         if bands and bands[-1][1] == cells:
             _, before = bands.pop()
             cells = [
@@ -414,13 +460,33 @@ def _rectangular_rules(writer: _Writer, measurements: list[Measurement]) -> None
             writer.stock(square=False, high=high, least=cell.least)
 
 
-def _cells(dtype: str, measurements: list[Measurement], smaller: list[Cell]) -> list[Cell]:
-    """Cells of a band. What was left out there, as it would take long, has the verdicts of the smaller band."""
+def _classes(
+    dtype: str, largest: int, measurements: list[Measurement], smaller: Mapping[int, tuple[Run, ...]]
+) -> dict[int, tuple[Run, ...]]:
+    """Verdicts of a band by the smallest dimension; what was not measured on all shapes is as in the smaller band.
+
+    A kernel that cannot do the band's products is left out of what the smaller band says.
+    """
+    found = {least: tuple(_within(run, largest) for run in runs) for least, runs in smaller.items()}
     by_least = _grouped(measurements, lambda each: min(each.m, each.k, each.n))
-    left_out = [cell for cell in smaller if cell.least > max(by_least)]
-    measured = [Cell(least, _runs(dtype, _grouped(by_least[least], lambda each: each.batch))) for least in by_least]
+    for least, own in by_least.items():
+        shapes = set(_rectangles(least, largest))
+        by_batch = _grouped(own, lambda each: each.batch)
+        whole = {batch: each for batch, each in by_batch.items() if {(one.m, one.k, one.n) for one in each} == shapes}
+        if whole == by_batch:
+            found[least] = _runs(dtype, whole)
+    return found
+
+
+def _within(run: Run, largest: int) -> Run:
+    able = tuple(name for name in run.verdict.ranking if KERNELS[name].limits.max_dim >= largest)
+    return Run(run.low, run.high, Verdict(able, run.verdict.gains))
+
+
+def _cells(classes: Mapping[int, tuple[Run, ...]]) -> list[Cell]:
+    """Cells of a band; neighbours with one ranking are one."""
     cells: list[Cell] = []
-    for cell in left_out + sorted(measured, key=lambda cell: -cell.least):
+    for cell in (Cell(least, classes[least]) for least in sorted(classes, reverse=True)):
         if cells and cells[-1].runs == cell.runs:
             cell = Cell(cell.least, _joined_runs(cells.pop().runs, cell.runs))
         cells.append(cell)
@@ -439,14 +505,13 @@ class _Writer:
         """A row for each kernel of the ranking, within what it can do."""
         for name in run.verdict.ranking:
             its = KERNELS[name].limits
-            limits = Limits(
-                square,
-                its.symmetric,
-                max(dims[0], its.min_dim),
-                min(dims[1], its.max_dim),
-                its.min_work,
-                max(run.low, its.min_batch),
-                min(run.high, its.max_batch),
+            limits = replace(  # what else the kernel wants stays
+                its,
+                square=square,
+                min_dim=max(dims[0], its.min_dim),
+                max_dim=min(dims[1], its.max_dim),
+                min_batch=max(run.low, its.min_batch),
+                max_batch=min(run.high, its.max_batch),
             )
             self._add(limits, name, _text(gains[name]))
 

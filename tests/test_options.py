@@ -156,6 +156,8 @@ BAD_TEXTS = [
     ("num_threads", "-1"),
     ("num_threads", "two"),
     ("num_threads", "1.5"),
+    ("num_threads", "9" * 19),
+    ("gpu_memory_limit", "9" * 5000),
     ("log", "loud"),
     ("log_level", "5"),
     ("gpu_memory_limit", "0"),

@@ -15,7 +15,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 import lapack_ai_backend as lapack_ai
-from lapack_ai_backend import native, policy, problem, reasons, registry, rules
+from lapack_ai_backend import native, policy, problem, reasons, registry, rules, tuned_rules
 from lapack_ai_backend.multimethods import FUNCTIONS, MATMUL
 from lapack_ai_backend.native import lib
 from lapack_ai_backend.options import Options
@@ -47,6 +47,8 @@ def test_rule_names_a_kernel_that_can(rule: Rule) -> None:
     assert own.max_batch <= its.max_batch
     assert own.square or not its.square
     assert its.symmetric or not own.symmetric
+    assert own.min_isa >= its.min_isa
+    assert own.as_blas >= its.as_blas
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)
@@ -111,6 +113,21 @@ def test_shipped_choices() -> None:
 
 
 # ---- the registry, the reasons ----------------------------------------------------------------
+
+
+def test_large_products_are_left_to_the_shipped_rules(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tuned table is asked after them, and what it says of their kernel is not heard."""
+    rest = Rule("tuned-stock", MATMUL, ("float64",), Limits(), "stock", "")
+    stale = Rule("tuned-blocked", MATMUL, ("float64",), Limits(False, False, 32), tuned_rules.NOT_TUNED, "")
+    monkeypatch.setattr(tuned_rules, "in_force", lambda name: (stale, rest))
+    large = [rule for rule in RULES if rule.kernel == tuned_rules.NOT_TUNED]
+    assert large
+    for name in ("auto", "tuned"):
+        effective = policy._rules_of_policy(Options(policy=name))
+        assert effective == (*large, rest, *(rule for rule in RULES if rule.function != MATMUL))
+    assert policy._rules_of_policy(Options(policy="static")) == RULES
+    monkeypatch.setattr(tuned_rules, "in_force", lambda name: None)
+    assert policy._rules_of_policy(Options()) == RULES
 
 
 def test_registry_refuses_what_is_taken() -> None:

@@ -73,6 +73,11 @@ def square(n: int, batch: int, dtype: str = "float64", **gains: float) -> Measur
     return measured(dtype, n, n, n, batch, **gains)
 
 
+def rectangles(small: int, large: int, batch: int = 1, dtype: str = "int64", **gains: float) -> list[Measurement]:
+    """All four shapes that a rule cannot tell apart."""
+    return [measured(dtype, *shape, batch, **gains) for shape in tuning._rectangles(small, large)]
+
+
 def served(rules: tuple[Rule, ...], m: int, k: int, n: int, batch: int = 1, **options: Any) -> str:
     """Name of the kernel that serves a float64 or int64 problem under these rules, by the compiled policy."""
     put(table(*rules))
@@ -135,17 +140,97 @@ def test_neighbours_with_one_verdict_are_one_rule() -> None:
 
 
 def test_rectangles_want_a_win_on_every_shape() -> None:
-    shapes = [(2, 64, 64), (64, 64, 2), (64, 2, 64)]
-    wins = [measured("int64", *shape, 1, integer=3.0) for shape in shapes]
+    wins = rectangles(2, 64, integer=3.0)
     integers = {"dtype": "int64"}
     assert served(tuning.decide(wins, ""), 2, 100, 64, **integers) == "integer"
-    loses = [*wins[:2], measured("int64", *shapes[2], 1, integer=0.9)]
-    assert served(tuning.decide(loses, ""), 2, 100, 64, **integers) == "stock"
+    for place, lost in enumerate(rectangles(2, 64, integer=0.9)):
+        loses = [*wins[:place], lost, *wins[place + 1 :]]
+        assert served(tuning.decide(loses, ""), 2, 100, 64, **integers) == "stock"
+
+
+def test_rectangles_are_not_decided_by_some_of_the_shapes() -> None:
+    """Those that were left out may be the ones that lose: what is smaller tells more."""
+    integers = {"dtype": "int64"}
+    for gain, other, expected in ((0.5, 9.0, "stock"), (9.0, 0.5, "integer")):
+        whole = rectangles(8, 64, integer=gain)
+        for some in (rectangles(8, 512, integer=other)[:3], rectangles(8, 512, integer=other)[3:], []):
+            rules = tuning.decide([*whole, *some, *rectangles(1, 512, integer=0.5)], "")
+            assert served(rules, 8, 64, 64, **integers) == served(rules, 31, 512, 700, **integers) == expected
+            assert served(rules, 1, 512, 512, **integers) == served(rules, 7, 64, 64, **integers) == "stock"
+    alone = tuning.decide(rectangles(8, 64, integer=9.0)[:3], "")
+    assert served(alone, 8, 64, 64, **integers) == "stock"
+
+
+def test_rectangles_that_were_left_out_between_others() -> None:
+    integers = {"dtype": "int64"}
+    found = [*rectangles(8, 64, integer=0.5), *rectangles(32, 64, integer=9.0)]
+    found += [*rectangles(8, 512, integer=0.5), *rectangles(128, 512, integer=0.5)]
+    rules = tuning.decide(found, "")
+    expected = {8: "stock", 31: "stock", 32: "integer", 127: "integer", 128: "stock"}
+    assert {least: served(rules, least, 600, 512, **integers) for least in expected} == expected
+
+
+def test_stacks_of_rectangles_that_were_measured_in_part() -> None:
+    integers = {"dtype": "int64"}
+    found = [*rectangles(8, 64, integer=9.0), *rectangles(8, 64, 100, integer=0.5)]
+    found += [*rectangles(8, 512, integer=9.0), *rectangles(8, 512, 100, integer=9.0)[:2]]
+    rules = tuning.decide(found, "")
+    assert served(rules, 8, 512, 512, **integers) == "integer"
+    assert served(rules, 8, 512, 512, 100, **integers) == "stock"
+
+
+def test_what_a_smaller_band_says_of_kernels_that_cannot() -> None:
+    """`direct` takes no dimension beyond 16."""
+    rules = tuning.decide(
+        [*rectangles(8, 16, direct=9.0, integer=2.0), *rectangles(1, 64, integer=0.5)],
+        "",
+    )
+    assert served(rules, 8, 16, 16, dtype="int64") == "direct"
+    assert served(rules, 8, 64, 64, dtype="int64") == "stock"
+    assert len({rule.name for rule in rules}) == len(rules)
+
+
+def test_what_larger_bands_say_is_nothing_for_smaller_ones() -> None:
+    rules = tuning.decide([*rectangles(8, 64, integer=0.5), *rectangles(1, 512, integer=9.0)], "")
+    assert served(rules, 1, 512, 512, dtype="int64") == "integer"
+    assert served(rules, 1, 64, 64, dtype="int64") == "stock"
+
+
+def test_gains_over_blas_that_cannot_be() -> None:
+    """Stock was disturbed. A product of 16 is another matter, and so are integers."""
+    gained = {name: {"gemm_alpha": gain} for name, gain in (("little", 1.5), ("much", 3.5))}
+    assert served(tuning.decide([square(64, 1, **gained["little"])], ""), 64, 64, 64) == "gemm_alpha"
+    assert served(tuning.decide([square(64, 1, **gained["much"])], ""), 64, 64, 64) == "stock"
+    assert served(tuning.decide([square(16, 1, **gained["much"])], ""), 16, 16, 16) == "gemm_alpha"
+    assert served(tuning.decide([square(64, 1, "int64", integer=90.0)], ""), 64, 64, 64, dtype="int64") == "integer"
+    ones = rectangles(8, 64, dtype="float64", gemm_alpha=1.5)
+    assert served(tuning.decide(ones, ""), 8, 64, 64) == "gemm_alpha"
+    ones[2] = rectangles(8, 64, dtype="float64", gemm_alpha=3.5)[2]
+    assert served(tuning.decide(ones, ""), 8, 64, 64) == "stock"
+
+
+def test_rules_keep_what_else_a_kernel_wants(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And a table whose rules do not is ignored."""
+    wanted = replace(KERNELS["direct"].limits, min_isa=native.lib.LAI_AVX512, as_blas=True, min_work=8)
+    found = [square(4, 1, direct=2.0), *rectangles(2, 4, dtype="float64", direct=2.0)]
+    loose = tuning.decide(found, "")
+    monkeypatch.setitem(KERNELS, "direct", replace(KERNELS["direct"], limits=wanted))
+    strict = tuning.decide(found, "")
+    limits = [(each.limits.min_isa, each.limits.as_blas) for each in strict if each.kernel == "direct"]
+    assert limits == [(native.lib.LAI_AVX512, True)] * 2
+    tuned_rules.write(table(*strict))
+    assert tuned_rules.read().rules == strict
+    values: tuple[dict[str, Any], ...] = ({"as_blas": False}, {"min_isa": native.lib.LAI_AVX2}, {"min_work": 0})
+    looser = [[replace(each, limits=replace(each.limits, **value)) for each in strict] for value in values]
+    for rules in (loose, *looser):
+        tuned_rules.write(table(*rules))
+        with pytest.raises(ValueError, match="wants of direct what it cannot do"):
+            tuned_rules.read()
 
 
 def test_rectangles_and_squares_are_told_apart() -> None:
     integers = {"dtype": "int64"}
-    rules = tuning.decide([square(32, 1, "int64", integer=0.5), measured("int64", 32, 64, 32, 1, integer=2.0)], "")
+    rules = tuning.decide([square(32, 1, "int64", integer=0.5), *rectangles(32, 64, integer=2.0)], "")
     assert served(rules, 32, 32, 32, **integers) == "stock"
     assert served(rules, 32, 64, 32, **integers) == "integer"
 
@@ -154,12 +239,12 @@ def test_rectangles_by_smallest_and_largest_dimension() -> None:
     integers = {"dtype": "int64"}
     rules = tuning.decide(
         [
-            *(measured("int64", 1, 16, 16, batch, integer=0.5) for batch in (1, 1000)),
-            *(measured("int64", 8, 16, 16, batch, integer=gain) for batch, gain in ((1, 0.5), (1000, 2.0))),
-            measured("int64", 1, 64, 64, 1, integer=0.5),
-            measured("int64", 8, 64, 64, 1, integer=2.0),
-            measured("int64", 32, 64, 64, 1, integer=0.5),
-            measured("int64", 1, 512, 512, 1, integer=0.5),  # the others were left out
+            *(each for batch in (1, 1000) for each in rectangles(1, 16, batch, integer=0.5)),
+            *(each for batch, gain in ((1, 0.5), (1000, 2.0)) for each in rectangles(8, 16, batch, integer=gain)),
+            *rectangles(1, 64, integer=0.5),
+            *rectangles(8, 64, integer=2.0),
+            *rectangles(32, 64, integer=0.5),
+            *rectangles(1, 512, integer=0.5),  # the others were left out
         ],
         "",
     )
@@ -242,14 +327,21 @@ def test_measurements_name_the_kernels_that_ran() -> None:
     assert all(0 < seconds < 1 for each in found for seconds in each.seconds.values())
 
 
+def test_what_the_shipped_rules_keep_is_not_measured() -> None:
+    grid = tuning.Grid((((64,), (1,)),), (), longest_call=1.0, burst=1e-5, rounds=1)
+    found = {each.dtype: set(each.seconds) for each in tuning.measure(grid, lambda point: None)}
+    assert found["float64"] == {"stock", "gemm_alpha"}
+    assert "complex128" not in found
+
+
 def test_what_would_take_long_is_left_out() -> None:
     before = tuning.Point("int64", 64, 64, 64, 1, ())
     after = tuning.Point("int64", 256, 256, 256, 1, ())
     grid = replace(TINY, longest_call=2.0)
 
-    def names(**seconds: float) -> list[str]:
+    def names(*, exact: bool = True, **seconds: float) -> list[str]:
         expected = tuning._expected(after, ["integer", "new"], (before, seconds))
-        return tuning._worth_measuring(["integer", "new"], expected, grid)
+        return tuning._worth_measuring(["integer", "new"], expected, grid, exact=exact)
 
     assert names(stock=0.02, integer=0.01) == ["integer", "new"]  # 1.28 seconds are expected
     assert names(stock=0.04, integer=0.02) == []
@@ -258,6 +350,76 @@ def test_what_would_take_long_is_left_out() -> None:
     assert names(stock=0.02, direct=0.001) == ["integer", "new"]  # not a kernel for this size
     assert names(stock=0.02, integer=0.08, new=0.03) == ["new"]
     assert names(stock=1e-6, integer=1e-4) == ["integer", "new"]  # takes no time
+    # BLAS gets faster with size: what gains may lose later.
+    assert names(exact=False, stock=0.02, integer=0.001) == ["integer", "new"]
+    assert names(exact=False, stock=0.02, integer=0.08) == ["new"]
+    assert names(exact=False, stock=0.02, integer=0.08, new=0.08) == []
+    assert names(exact=False, stock=0.04, integer=0.02) == []
+
+
+def test_exact_dtypes() -> None:
+    assert {each for each in tuning.MEASURED_DTYPES if tuning._is_exact(each)} == {"int64", "int32", "int16", "int8"}
+
+
+def test_a_stack_is_not_judged_by_single_products() -> None:
+    single, stack = (tuning.Point("int64", 2, 2, 2, batch, ("int64", "square", batch)) for batch in (1, 1000))
+    thin = tuning.Point("int64", 64, 1, 64, 1, ("int64", 0, 1, 1))
+    assert tuning._other_line(thin) == single.line
+    assert tuning._other_line(stack) == stack.line
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [
+        ({"stock": 1e-6, "direct": 1e-7}, 5),  # clear at once
+        ({"stock": 1e-6, "direct": 1.8e-6}, 5),
+        ({"stock": 1e-6, "direct": 8e-7}, 10),
+        ({"stock": 1e-6, "direct": 1e-6}, 40),  # close
+        ({"stock": 1e-6, "direct": 4e-7, "alphatensor49": 1e-7}, 5),
+        ({"stock": 1e-6, "direct": 1.1e-7, "alphatensor49": 1e-7}, 10),  # which of them is the fastest
+        ({"stock": 1e-6, "direct": 3e-6}, 3),  # has lost
+        ({"stock": 1e-6, "direct": 0.02}, 1),  # at its first call
+        ({"stock": 0.08, "direct": 0.02}, 3),
+        ({"stock": 0.08, "direct": 0.08}, 3),
+        ({"stock": 0.02, "direct": 0.02}, 8),  # costs enough
+    ],
+)
+def test_rounds(seconds: dict[str, float], expected: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many as the decision wants; the first call tells how many make a burst, and is one of them if it is long."""
+    done = dict.fromkeys(seconds, 0)
+    grid = tuning.Grid((), (), longest_call=1.0, burst=1e-6, rounds=10)
+
+    def timed(timer: Any, switch: str, number: int) -> float:
+        done[switch] += 1
+        return seconds[switch]
+
+    monkeypatch.setattr(tuning, "_reaches", lambda *call: True)
+    monkeypatch.setattr(tuning, "_switch", lambda name: name)
+    monkeypatch.setattr(tuning, "_timed", timed)
+    names = [name for name in seconds if name != "stock"]
+    found = tuning._measure_point(tuning.Point("float64", 4, 4, 4, 2, ()), names, grid)
+    assert found == pytest.approx(seconds)
+    assert done["stock"] == expected + (seconds["stock"] <= tuning.LONG)
+
+
+def test_a_disturbed_round_is_not_clear() -> None:
+    grid = replace(TINY, rounds=9)
+    rounds = {"stock": [3e-6, 3e-6, 1e-6, 3e-6, 3e-6], "direct": [1e-6] * 5}
+    assert not tuning._is_enough(rounds, grid, takes_long=False)
+    assert tuning._is_enough(rounds | {"stock": [3e-6] * 5}, grid, takes_long=False)
+    assert tuning._is_enough({"stock": [1e-6]}, grid, takes_long=False)  # the others have lost
+    assert not tuning._is_enough({"stock": [], "direct": []}, grid, takes_long=False)
+
+
+@pytest.mark.parametrize("dtype", tuning.MEASURED_DTYPES)
+def test_operands_hold_no_zeros(dtype: str) -> None:
+    point = tuning.Point(dtype, 40, 50, 40, 100, ())
+    a, b = (tuning._operand(point, (40, 50), seed) for seed in range(2))
+    assert a.shape == (100, 40, 50)
+    assert a.dtype == dtype
+    assert np.all(a != 0)
+    assert not np.array_equal(a, b)
+    assert np.linalg.matrix_rank(a[0].astype(complex)) == 40
 
 
 # ---- the file -------------------------------------------------------------------------------------
@@ -328,6 +490,10 @@ DAMAGED: list[Callable[[dict[str, Any]], Any]] = [
     with_limit(min_dim=4.0),
     with_limit(min_dim=2**70),
     with_limit(square=1),
+    with_limit(as_blas=1),
+    with_limit(min_isa=-1),
+    with_limit(min_isa=native.lib.LAI_ISAS),
+    with_limit(min_isa=2**40),
     lambda found: with_rule(kernel="alphatensor49")(with_limit(square=False)(found)),
     with_limit(colour="red"),
 ]
@@ -393,17 +559,44 @@ def test_a_table_with_less_in_its_key_is_ignored(caplog: pytest.LogCaptureFixtur
 
 def test_key_follows_the_surroundings(monkeypatch: pytest.MonkeyPatch) -> None:
     before = tuned_rules.key()
-    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "3")
     limit = native.lib.lai_use_threads(1)
     try:
         alone = tuned_rules.key()
     finally:
         native.lib.lai_use_threads(limit)
     assert alone["kernel threads"] == "1"
-    assert alone["BLAS threads"] == "OPENBLAS_NUM_THREADS=3"
     monkeypatch.setattr(np, "__version__", "9.9")
     assert tuned_rules.key()["NumPy"] == "9.9"
     assert all(before.values())
+
+
+def test_threads_of_blas(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those in effect; only where the library does not tell, what the environment says."""
+    for name in tuned_rules.THREAD_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    assert tuned_rules._blas_threads(0) == "as it chooses"
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "3")
+    assert tuned_rules._blas_threads(0) == "OPENBLAS_NUM_THREADS=3"
+    assert tuned_rules._blas_threads(2) == "2"
+    in_effect = native.lib.lai_blas_threads()
+    assert tuned_rules.key()["BLAS threads"] == (str(in_effect) if in_effect else "OPENBLAS_NUM_THREADS=3")
+
+
+def test_a_table_of_another_number_of_blas_threads_is_ignored() -> None:
+    tuned_rules.write(table())
+    source = """
+    import numpy as np
+    import lapack_ai_backend as lapack_ai
+
+    print(lapack_ai.explain(np.matmul, np.ones((6, 4, 4)), np.ones((6, 4, 4))).kernel)
+    print(lapack_ai.info()["tuned_table"]["why_not"])
+    """
+    here = {"LAPACK_AI_NUM_THREADS": str(native.lib.lai_num_threads())}
+    assert passes(source, variables=here).split() == ["direct"]
+    count = native.lib.lai_blas_threads()
+    kernel, why_not = passes(source, variables=here | {"OPENBLAS_NUM_THREADS": "2" if count == 1 else "1"}).splitlines()
+    assert kernel == "alphatensor49"
+    assert "measured with BLAS threads" in why_not
 
 
 # ---- which policy uses it ---------------------------------------------------------------------------
