@@ -24,7 +24,7 @@ log = logging.getLogger("lapack_ai_backend")
 PRECISIONS = {"float32": 32, "float64": 64}
 
 # After everything in common/, in this order: later files use what earlier ones define.
-SOURCES = ("gemm/tiled.cl", "svd/reduction.cl", "svd/iteration.cl", "svd/postprocess.cl")
+SOURCES = ("gemm/tiled.cl", "svd/reduction.cl", "svd/iteration.cl", "svd/postprocess.cl", "svd/cholesky.cl")
 
 _building = threading.Lock()
 
