@@ -13,6 +13,7 @@ from typing import Any
 from lapack_ai_backend import activation, interception
 from lapack_ai_backend.backend import Gated
 from lapack_ai_backend.native import lib
+from lapack_ai_backend.opencl import session
 from lapack_ai_backend.options import Options, changed, environment_options
 from lapack_ai_backend.uarray_adapter import SetBackendContext
 
@@ -223,6 +224,7 @@ def disable() -> None:
         activation.PROCESS.update(known_to_uarray=False)
         interception.uninstall()
         lib.lai_release_workspace()
+        session.release()
 
 
 def is_enabled() -> bool:

@@ -79,6 +79,9 @@ PROCESS_VARIABLES = {
     "gpu_memory_limit": Variable(
         "LAPACK_GPU_MEMORY_LIMIT", number(1, 100), 80, "percent of a device's memory that a call may take"
     ),
+    "pinned": Variable(
+        "LAPACK_AI_PINNED", boolean, None, "transfers through pinned memory: 0 never, 1 on every device; 64 MiB at most"
+    ),
     "batch_size_limit": Variable(
         "LAPACK_BATCH_SIZE_LIMIT", number(1), 1024, "most matrices in one device launch (read, not used yet)"
     ),

@@ -132,6 +132,7 @@ LAYERS = (
     "linalg",
     "opencl.lapack",
     "opencl.memory",
+    "opencl.transfer",
     "opencl.programs",
     "opencl.session",
     "opencl.devices",

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from svd_cases import ALARM, DEVICE, MATRICES, difference, matrix, orthogonality
+from svd_cases import ALARM, DEVICE, MATRICES, difference, matrix, orthogonality, with_spectrum
 
 from lapack_ai_backend.errors import DeviceError
-from lapack_ai_backend.linalg import bidiagonal
+from lapack_ai_backend.linalg import bidiagonal, gesdd
 from lapack_ai_backend.native import ffi, lib
 from lapack_ai_backend.opencl import devices, lapack, programs
 from lapack_ai_backend.opencl.lapack import Matrix
@@ -357,6 +357,80 @@ def test_ormqr_applies_the_reflectors_one_after_the_other(host: Host, m: int, n:
         assert residual(found, wanted) <= ALARM
 
 
+# ---- QR by Cholesky --------------------------------------------------------------------------------------
+
+
+def by_cholesky(host: Host, a: Array) -> tuple[Array, Array, float]:
+    """Q, R, and how far the first Q was from orthonormal."""
+    m, n = a.shape
+    source, q, r, gram = host.to_device(a), host.empty(m, n), host.empty(n, n), host.empty(n, n)
+    distance = host.empty(64)
+    lapack.cholqr(host.session, source, q, r, gram, distance, host.work(lapack.cholqr_work(m, n)))
+    assert (host.from_device(source) == a).all()
+    host.from_device(gram)  # its frame
+    squares = host.from_device(distance)
+    return host.from_device(q), host.from_device(r), float(squares.sum()) ** 0.5
+
+
+TALL = [
+    (1, 1),
+    (2, 1),
+    (64, 31),
+    (100, 32),
+    (100, 33),
+    (256, 63),
+    (257, 64),
+    (300, 65),
+    (500, 130),
+    (3000, 5),
+    (200, 193),
+]
+
+
+@pytest.mark.parametrize("shape", TALL, ids=lambda shape: "x".join(map(str, shape)))
+def test_cholqr_of_any_shape(host: Host, shape: tuple[int, int]) -> None:
+    a = scaled(host.random(*shape) + 2 * np.eye(*shape, dtype=host.dtype))
+    q, r, distance = by_cholesky(host, a)
+    assert distance < 1e-2
+    assert (np.tril(r, -1) == 0).all()
+    assert residual(a, q.astype(float) @ r) <= ALARM
+    assert orthogonality(q) <= ALARM
+
+
+@pytest.mark.parametrize("name", MATRICES)
+def test_cholqr_is_right_or_says_so(host: Host, name: str) -> None:
+    """Below the limit of gesdd.py for its distance it is as good as Householder's QR."""
+    a = scaled(matrix(name, 150, 70, host.dtype))
+    q, r, distance = by_cholesky(host, a)
+    if distance <= gesdd.MOST_DISTANCE:  # NaN is not
+        assert residual(a, q.astype(float) @ r) <= ALARM
+        assert orthogonality(q) <= ALARM
+
+
+def test_cholqr_finds_nearly_dependent_columns(host: Host) -> None:
+    """As far as a first Q is mended by the second half, and beyond: the error of that Q grows with the square."""
+    rng = np.random.default_rng(0)
+    eps = float(np.finfo(host.dtype).eps)
+    for condition, well in ((1.0, True), (0.02 / eps**0.5, True), (30 / eps**0.5, False), (1 / eps, False)):
+        a = scaled(with_spectrum(condition ** -np.linspace(0, 1, 40), 90, 40, rng).astype(host.dtype))
+        assert (by_cholesky(host, a)[2] <= gesdd.MOST_DISTANCE) is well
+
+
+def test_cholqr_of_zero_is_nan(host: Host) -> None:
+    assert np.isnan(by_cholesky(host, np.zeros((70, 33), host.dtype))[2])
+
+
+def test_cholqr_of_badly_scaled_columns(host: Host) -> None:
+    """Only what is left of their condition after scaling them alike counts."""
+    powers = (1e-100 if host.dtype == "float64" else 1e-12) ** np.linspace(0, 1, 40)
+    a = scaled((host.random(150, 40) * powers).astype(host.dtype))
+    q, r, distance = by_cholesky(host, a)
+    assert distance < 1e-2
+    assert orthogonality(q) <= ALARM
+    errors = np.abs(a - q.astype(float) @ r).max(axis=0)
+    assert (errors <= ALARM * 150 * np.finfo(host.dtype).eps * np.abs(a).max(axis=0)).all()
+
+
 # ---- singular values of bidiagonal matrices ------------------------------------------------------------
 
 
@@ -487,6 +561,32 @@ def test_loops_stop_at_the_first_failure(host: Host) -> None:
     assert lib.lai_cl_gebrd(broken, *native) == -48
     assert lib.lai_cl_gebrd(whole, *native) == 0
     host.session.queue.finish()
+
+
+def test_cholqr_stops_at_the_first_failure(host: Host) -> None:
+    m, n = 200, 130
+    matrices = [host.to_device(np.eye(*shape)) for shape in ((m, n), (m, n), (n, n), (n, n), (64, 1))]
+    matrices.append(host.work(lapack.cholqr_work(m, n)))
+    native = [lapack._native(each) for each in matrices]
+    whole = programs.kernels(host.session, host.dtype)
+    for kernel in ("POTRF", "TRSM", "DISTANCE_TO_IDENTITY", "GEMM", "LASCL", "LASCL_TRANSPOSED", "LACPY_UPPER"):
+        broken = ffi.new("lai_opencl *", whole[0])
+        broken.kernels[getattr(lib, f"LAI_CL_{kernel}")] = ffi.NULL
+        assert lib.lai_cl_cholqr(broken, *native) == -48  # CL_INVALID_KERNEL
+    assert lib.lai_cl_cholqr(whole, *native) == 0
+    host.session.queue.finish()
+
+
+def test_cholqr_without_enough_workspace_does_nothing(host: Host) -> None:
+    a, q, r, gram = (
+        host.to_device(np.ones((20, 5))),
+        host.to_device(np.zeros((20, 5))),
+        host.empty(5, 5),
+        host.empty(5, 5),
+    )
+    with pytest.raises(DeviceError, match=r"cholqr: CL_INVALID_BUFFER_SIZE \(-61\)"):
+        lapack.cholqr(host.session, a, q, r, gram, host.empty(64), host.work(lapack.cholqr_work(20, 5) - 1))
+    assert (host.from_device(q) == 0).all()
 
 
 def test_library_without_opencl_is_told() -> None:

@@ -224,7 +224,7 @@ def test_names_of_variables() -> None:
     assert names == {
         "LAPACK_AI",
         *(f"LAPACK_AI_{each}" for each in ("POLICY", "ACCURACY", "DEVICE", "FORCE", "DISABLE", "STRICT", "VERIFY")),
-        *(f"LAPACK_AI_{each}" for each in ("NUM_THREADS", "WORKSPACE", "LOG", "DEBUG")),
+        *(f"LAPACK_AI_{each}" for each in ("NUM_THREADS", "WORKSPACE", "PINNED", "LOG", "DEBUG")),
         *(f"LAPACK_GPU_{each}" for each in ("ENABLED", "MEMORY_LIMIT")),
         *(f"LAPACK_{each}" for each in ("LOG_LEVEL", "DASHBOARD_PORT", "BATCH_SIZE_LIMIT")),
     }

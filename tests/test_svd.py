@@ -99,6 +99,49 @@ def test_ratios_on_tall_wide_and_around_the_switch_to_qr(shape: tuple[int, int],
     assert_well(worst(matrix("gauss", *shape, dtype)))
 
 
+def whether_explicit(monkeypatch: pytest.MonkeyPatch, a: np.ndarray[Any, Any], full_matrices: bool) -> bool:
+    """Whether QR came by Cholesky factorizations; the decomposition is checked."""
+    found: list[bool] = []
+    qr = gesdd._qr
+
+    def watched(work: gesdd.Workspace) -> None:
+        qr(work)
+        found.append(work.explicit)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(gesdd, "_qr", watched)
+        assert_well(worst(a, full_matrices))
+    assert len(found) > 1  # with vectors and without
+    assert full_matrices or len(set(found)) == 1
+    return found[0]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("wide", [False, True])
+def test_both_ways_of_the_first_qr(monkeypatch: pytest.MonkeyPatch, dtype: str, wide: bool) -> None:
+    """Cholesky's for well-conditioned matrices; reflectors for the others, and for bases of the whole space."""
+    for name, explicit in (
+        ("gauss", True),
+        ("mode 3, mild", True),
+        ("mode 3", False),
+        ("ones", False),
+        ("zero", False),
+    ):
+        a = matrix(name, 200, 70, dtype)
+        a = a.T if wide else a
+        assert whether_explicit(monkeypatch, a, False) is explicit, name
+        assert not whether_explicit(monkeypatch, a, True), name
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_stack_of_both_ways(dtype: str) -> None:
+    """What one matrix leaves in the workspace is nothing to the next."""
+    stack = np.stack([matrix(name, 90, 30, dtype) for name in ("gauss", "ones", "gauss", "rank 1", "uniform")])
+    u, s, vh = computed(sl.svd, stack, full_matrices=False)
+    for k, a in enumerate(stack):
+        assert_well(ratios(a, u[k], s[k], vh[k]))
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_tall_matrix_whose_entries_all_err_alike(dtype: str) -> None:
     """Errors of equal summands add up; the verification must not take that for a failure (strict raises here)."""

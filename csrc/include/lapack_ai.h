@@ -304,6 +304,7 @@ enum lai_cl_kernel {
     LAI_CL_MULTISECTION,
     LAI_CL_LEAF_VECTORS, LAI_CL_MERGE_ROTATE, LAI_CL_MERGE_GATHER, LAI_CL_MERGE_SECULAR, LAI_CL_MERGE_KEEP, LAI_CL_PERMUTE,
     LAI_CL_UNIT_LOWER, LAI_CL_GRAM, LAI_CL_LARFT,
+    LAI_CL_POTRF, LAI_CL_TRSM, LAI_CL_DISTANCE_TO_IDENTITY,
     LAI_CL_KERNELS
 };
 
@@ -330,6 +331,7 @@ int64_t lai_cl_max_abs_work(void);
 int64_t lai_cl_gemm_work(int m, int n, int k);
 int64_t lai_cl_gebrd_work(int m, int n);
 int64_t lai_cl_geqrf_work(int m, int n);
+int64_t lai_cl_cholqr_work(int m, int n);
 int64_t lai_cl_ormqr_work(int m, int n, int k);
 
 /* result (1 x 1) = max |A|; Inf where A holds a NaN or an Inf. */
@@ -370,6 +372,12 @@ int lai_cl_gebrd(const lai_opencl *cl, const lai_matrix *a, const lai_matrix *p,
 
 /* A (m x n) = Q R. R is A's upper triangle, Q = H_1 ... H_k, k = min(m, n), is below as in gebrd. Same scaling. */
 int lai_cl_geqrf(const lai_opencl *cl, const lai_matrix *a, const lai_matrix *tau, const lai_matrix *work);
+
+/* A (m x n, m >= n, left alone) = Q R, both explicit; gram is n x n. The sum of `distance` is the square of how far
+ * the columns of a first Q were from orthonormal: unless its root is well below 1 (NaN is not), Q and R are of no
+ * use. */
+int lai_cl_cholqr(const lai_opencl *cl, const lai_matrix *a, const lai_matrix *q, const lai_matrix *r,
+                  const lai_matrix *gram, const lai_matrix *distance, const lai_matrix *work);
 
 /* C (m x n) = Q C, or Q' C; Q = H_1 ... H_k has its reflectors in the columns of v (m x k). */
 int lai_cl_ormqr(const lai_opencl *cl, int transpose, const lai_matrix *v, const lai_matrix *tau,

@@ -1,7 +1,7 @@
 """The decomposition of one tall or square matrix, A = U S V', on an OpenCL device.
 
     upload      A 2^e, largest entry in [1/2, 1)    lascl     opencl/lapack.py
-    tall        A = Q1 R, then on with R            geqrf
+    tall        A = Q1 R, then on with R            cholqr, or geqrf
     reduction   A = Q B P', B bidiagonal            gebrd
     iteration   B = UB S VB'                        lasda     bidiagonal.py: S, and VB and UB in compact form, on the host
                                                     bdsdc     UB and VB
@@ -21,7 +21,7 @@ import numpy as np
 
 from lapack_ai_backend.errors import Decline, DeviceError
 from lapack_ai_backend.linalg import bidiagonal
-from lapack_ai_backend.opencl import lapack
+from lapack_ai_backend.opencl import lapack, transfer
 from lapack_ai_backend.opencl.lapack import Matrix
 from lapack_ai_backend.opencl.session import Session
 
@@ -29,6 +29,11 @@ Array = np.ndarray[Any, Any]
 
 # Rows over columns from which QR comes first; LAPACK's gesvd has 1.6, its gesdd 11/6.
 QR_FIRST = 1.6
+
+# How far from orthonormal CholeskyQR may leave Q1 after its first half, in the Frobenius norm: below 1, its second half
+# mends that. Tests of matrices that are nearly singular find it well above or NaN: those take Householder reflectors.
+MOST_DISTANCE = 0.1
+DISTANCE_PARTS = 64
 
 WORK_COLUMNS = 1024
 
@@ -51,6 +56,11 @@ class Plan:
         """Whether QR comes first."""
         return self.m >= QR_FIRST * self.n
 
+    @property
+    def cholesky(self) -> bool:
+        """Whether CholeskyQR is tried: it has no further columns for full matrices."""
+        return self.tall and self.left <= self.n
+
     def shapes(self) -> dict[str, tuple[int, int]]:
         """The matrices on the device."""
         m, n = self.m, self.n
@@ -60,6 +70,9 @@ class Plan:
         if self.tall:
             found |= {"r": (n, n), "tau": (n, 1)}
             works.append(lapack.geqrf_work(m, n))
+        if self.cholesky:
+            found["distance"] = (DISTANCE_PARTS, 1)
+            works += [lapack.cholqr_work(m, n), lapack.gemm_work(m, n, n)]
         if self.vectors:
             found |= {"u": (m, self.left), "v": (n, n), "z": (n, n), "numbers": bidiagonal.numbers_shape(n)}
             found["integers"] = self._elements(4 * bidiagonal.integers_size(n)), 1
@@ -71,6 +84,11 @@ class Plan:
     def device_bytes(self) -> list[int]:
         """Sizes of their buffers."""
         return [rows * columns * self._itemsize for rows, columns in self.shapes().values()]
+
+    @property
+    def most_bytes(self) -> int:
+        """Of the largest transfer."""
+        return self.m * max(self.n, self.left) * self._itemsize
 
     def host_bytes(self, count: int, *, compared: bool = False) -> int:
         """The results of a stack of `count` matrices; of the one at work a copy, its results, and the iteration.
@@ -117,6 +135,8 @@ class Workspace:
     def __init__(self, session: Session, plan: Plan) -> None:
         self.session, self.plan = session, plan
         self._matrices = {name: lapack.allocate(session, plan.dtype, *shape) for name, shape in plan.shapes().items()}
+        self.rooms: list[transfer.Room] = []  # for U and V
+        self.explicit = False  # of a tall matrix: whether Q1 itself is in "a", not its reflectors
 
     def __getitem__(self, name: str) -> Matrix:
         return self._matrices[name]
@@ -144,6 +164,14 @@ def upload(work: Workspace, a: Array) -> int | None:
     return exponent
 
 
+def prepare(work: Workspace, u_order: str = "C") -> None:
+    """Let the memory that U and V will take on the host be made ready while the device decomposes."""
+    plan = work.plan
+    if plan.vectors:
+        shapes = (plan.m, plan.left) if u_order == "F" else (plan.left, plan.m), (plan.n, plan.n)
+        work.rooms = [transfer.Room(work.session, shape, plan.dtype) for shape in shapes]
+
+
 def decompose(work: Workspace, u_order: str = "C", v_order: str = "F") -> tuple[Any, Array, Any]:
     """U, the singular values and V of matrix "a" of `work`, which is overwritten; U and V are None without vectors.
 
@@ -160,8 +188,7 @@ def decompose_on_device(work: Workspace) -> Array:
     session, plan = work.session, work.plan
     reduced = work["a"]
     if plan.tall:
-        lapack.geqrf(session, work["a"], work["tau"], work["work"])
-        lapack.lacpy_upper(session, work["a"].part(0, 0, plan.n, plan.n), work["r"])
+        _qr(work)
         reduced = work["r"]
     d, e, tauq, taup = work["d"], _first(work["e"]), work["tauq"], _first(work["taup"])
     lapack.gebrd(session, reduced, work["p"], d, e, tauq, taup, work["work"])
@@ -173,6 +200,32 @@ def decompose_on_device(work: Workspace) -> Array:
     _vectors_of_b(work, tree)
     _back_transform(work, reduced)
     return s
+
+
+def _qr(work: Workspace) -> None:
+    """A = Q1 R: R in "r"; in "a" Q1, or its reflectors where CholeskyQR would lose orthogonality."""
+    session, plan, a, r = work.session, work.plan, work["a"], work["r"]
+    work.explicit = False
+    if plan.cholesky:
+        q, distance = work.transfer(plan.m, plan.n), work["distance"]
+        lapack.cholqr(session, a, q, r, work["p"], distance, work["work"])
+        squares = _read(work, distance)
+        if np.isfinite(squares).all() and float(squares.sum()) <= MOST_DISTANCE**2:
+            lapack.lascl(session, q, a, 0)
+            work.explicit = True
+            return
+    lapack.geqrf(session, a, work["tau"], work["work"])
+    lapack.lacpy_upper(session, a.part(0, 0, plan.n, plan.n), r)
+
+
+def _apply_q1(work: Workspace) -> None:
+    """Matrix "u" becomes Q1 times itself; of its rows only the first n are not zero, or belong to full matrices."""
+    session, n, u = work.session, work.plan.n, work["u"]
+    if work.explicit:
+        lapack.lascl(session, u.part(0, 0, n, n), work["r"], 0)  # R's reflectors are used up
+        lapack.gemm(session, False, False, 1, work["a"], work["r"], 0, u, work["work"])
+    else:
+        lapack.ormqr(session, False, work["a"], work["tau"], u, work["work"])
 
 
 def diagonal(work: Workspace) -> Array:
@@ -198,7 +251,7 @@ def _back_transform(work: Workspace, reduced: Matrix) -> None:
     rows, columns = (plan.n, plan.n) if plan.tall else (plan.m, plan.left)
     lapack.ormqr(session, False, reduced, work["tauq"], u.part(0, 0, rows, columns), work["work"])
     if plan.tall:
-        lapack.ormqr(session, False, work["a"], work["tau"], u, work["work"])
+        _apply_q1(work)
     if plan.n > 1:
         n = plan.n
         reflectors, rest = work["p"].part(1, 0, n - 1, n - 1), work["v"].part(1, 0, n - 1, n)
@@ -214,28 +267,35 @@ def _first(vector: Matrix) -> Matrix:
 
 
 def _write(work: Workspace, a: Array, target: Matrix) -> None:
-    import pyopencl as cl
-
-    cl.enqueue_copy(work.session.queue, target.buffer, a)
+    transfer.write(work.session, a, target.buffer)
 
 
 def _read(work: Workspace, source: Matrix) -> Array:
     """A matrix without gaps as an array, by columns."""
-    import pyopencl as cl
-
     found = np.empty((source.rows, source.columns), source.dtype, "F")
     if found.size:
-        cl.enqueue_copy(work.session.queue, found, source.buffer)
+        transfer.read(work.session, source.buffer, found)
     return found
 
 
 def _fetch(work: Workspace, source: Matrix, order: str) -> Array:
     """A result, in a memory order; transposed on the device where that is by rows."""
-    if order == "F":
-        return _read(work, source)
-    leaving = work.transfer(source.columns, source.rows)
-    lapack.lascl(work.session, source, leaving, 0, transpose=True)
-    return _read(work, leaving).T
+    leaving = source
+    if order == "C":
+        leaving = work.transfer(source.columns, source.rows)
+        lapack.lascl(work.session, source, leaving, 0, transpose=True)
+    found = _room(work, leaving.rows, leaving.columns)
+    transfer.read(work.session, leaving.buffer, found)
+    return found.T if order == "C" else found
+
+
+def _room(work: Workspace, rows: int, columns: int) -> Array:
+    """An array by columns for a result, one of those of `prepare` if it has that shape."""
+    for room in work.rooms:
+        if room.shape == (rows, columns):
+            work.rooms.remove(room)
+            return room.take()
+    return np.empty((rows, columns), work.plan.dtype, "F")
 
 
 def _finite(x: Array) -> Array:

@@ -14,7 +14,7 @@ import scipy
 from lapack_ai_backend.errors import Decline
 from lapack_ai_backend.linalg import Settings, gesdd
 from lapack_ai_backend.linalg.verification import Verification
-from lapack_ai_backend.opencl import devices, memory
+from lapack_ai_backend.opencl import devices, memory, transfer
 from lapack_ai_backend.opencl.session import open_session
 
 Array = np.ndarray[Any, Any]
@@ -87,7 +87,7 @@ def _decompose(options: Settings, a: Array, *, vectors: bool, full: bool, check_
     stack = a.shape[:-2]
     host = plan.host_bytes(math.prod(stack), compared=options.verify == "always")
     with session.lock:
-        memory.check(session, plan.device_bytes(), host)
+        memory.check(session, plan.device_bytes(), host + transfer.pinned_bytes(session, plan.most_bytes))
         workspace = gesdd.Workspace(session, plan)
         results: tuple[Any, ...] = ()
         for index in np.ndindex(stack):
@@ -125,6 +125,7 @@ def _one(workspace: gesdd.Workspace, a: Array, verify: str) -> Any:
         return NotImplemented
     # Of a wide matrix U is V here, and Vh is U.T: by columns where Vh is to be by rows.
     u_order, v_order = ("C", "F") if (ORDER == "C") != wide else ("F", "C")
+    gesdd.prepare(workspace, u_order)
     u, s, v = gesdd.decompose(workspace, u_order, v_order)  # of tall * 2^exponent
     if verify != "off":
         checks = Verification(tall, exponent)

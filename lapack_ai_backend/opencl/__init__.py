@@ -1,1 +1,1 @@
-"""OpenCL: devices and their drivers, sessions, programs, memory, and LAPACK's routines on them."""
+"""OpenCL: devices and their drivers, sessions, programs, memory, transfers, and LAPACK's routines on them."""

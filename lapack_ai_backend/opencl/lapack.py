@@ -75,6 +75,11 @@ def geqrf_work(m: int, n: int) -> int:
     return int(lib.lai_cl_geqrf_work(m, n))
 
 
+def cholqr_work(m: int, n: int) -> int:
+    """Elements of the workspace of `cholqr` of an m x n matrix."""
+    return int(lib.lai_cl_cholqr_work(m, n))
+
+
 def ormqr_work(m: int, n: int, k: int) -> int:
     """Elements of the workspace of `ormqr` of k reflectors on an m x n matrix."""
     return int(lib.lai_cl_ormqr_work(m, n, k))
@@ -170,6 +175,26 @@ def gebrd(
 def geqrf(session: Session, a: Matrix, tau: Matrix, work: Matrix) -> None:
     """``A = Q R``, scaled as for `gebrd`: R is A's upper triangle on exit, reflectors below as there."""
     _run(session, "geqrf", a, tau, work)
+
+
+def cholqr(session: Session, a: Matrix, q: Matrix, r: Matrix, gram: Matrix, distance: Matrix, work: Matrix) -> None:
+    """``A = Q R`` for m >= n, with Q explicit, by Cholesky factorizations of ``A'A`` and again of ``Q'Q``.
+
+    Parameters
+    ----------
+    a : Matrix
+        m x n, left as it is.
+    q, r : Matrix
+        m x n and n x n.
+    gram : Matrix
+        n x n, overwritten.
+    distance : Matrix
+        A vector; the sum of its elements is ``|Q'Q - I|^2`` in the Frobenius norm, of Q after the first
+        factorization. Unless that is well below 1, A is too near to singular, and Q and R mean nothing.
+    work : Matrix
+        `cholqr_work` elements.
+    """
+    _run(session, "cholqr", a, q, r, gram, distance, work)
 
 
 def ormqr(session: Session, transpose: bool, v: Matrix, tau: Matrix, c: Matrix, work: Matrix) -> None:

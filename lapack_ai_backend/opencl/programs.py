@@ -32,6 +32,7 @@ SOURCES = (
     "svd/iteration.cl",
     "svd/divide.cl",
     "svd/postprocess.cl",
+    "svd/cholesky.cl",
 )
 
 MATRIX_UNIT_SOURCES = ("gemm/product.cl", "gemm/matrix_unit.cl")

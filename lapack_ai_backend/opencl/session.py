@@ -29,6 +29,8 @@ class Session:
         Held during a computation: the arguments of a kernel belong to the kernel, not to a launch.
     programs : dict
         What programs.py has built here, by dtype.
+    staging : Staging or None
+        Pinned memory that transfer.py has taken.
     """
 
     device: devices.Device
@@ -36,6 +38,7 @@ class Session:
     queue: pyopencl.CommandQueue
     lock: threading.Lock = field(default_factory=threading.Lock)
     programs: dict[str, Any] = field(default_factory=dict)
+    staging: Any = None
 
 
 _sessions: dict[str, Session] = {}  # by selector
@@ -56,6 +59,16 @@ def open_session(device: devices.Device) -> Session:
         if device.selector not in _sessions:
             _sessions[device.selector] = devices.keep_through_fork(_open(device))
         return _sessions[device.selector]
+
+
+def release() -> None:
+    """Give back what sessions keep between calls and can have again: pinned memory and threads."""
+    if devices.is_forked():  # they are the parent's
+        return
+    for session in list(_sessions.values()):
+        staging, session.staging = session.staging, None
+        if staging is not None:
+            staging.close()
 
 
 def _open(device: devices.Device) -> Session:
