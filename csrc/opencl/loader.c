@@ -51,14 +51,10 @@ static const size_t work_group_sizes[LAI_CL_KERNELS][3] = {
     [LAI_CL_PERMUTE] = { 32, 8, 1 },
     [LAI_CL_UNIT_LOWER] = { 32, 8, 1 },
     [LAI_CL_GRAM] = { 16, 16, 1 },
-<<<<<<< HEAD
     [LAI_CL_LARFT] = { 128, 1, 1 },
-=======
-    [LAI_CL_LARFT] = { 64, 1, 1 },
     [LAI_CL_POTRF] = { 256, 1, 1 },
     [LAI_CL_TRSM] = { 256, 1, 1 },
     [LAI_CL_DISTANCE_TO_IDENTITY] = { 256, 1, 1 },
->>>>>>> transfer
 };
 
 int lai_cl_launch(const lai_opencl *cl, enum lai_cl_kernel kernel, lai_groups groups,
