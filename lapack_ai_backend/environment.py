@@ -37,11 +37,13 @@ def boolean(value: object) -> bool:
     raise OptionError.unknown("truth value", value, TRUE + FALSE)
 
 
+MOST_DIGITS = 1000  # int() refuses thousands of them, in its own words
+
+
 def number(least: int, most: int | None = None) -> Callable[[object], int]:
     def parse(value: object) -> int:
         text = str(value).strip()
-        # Longer ones are no numbers of anything here, and int() refuses thousands of digits in its own words.
-        understood = text.isdecimal() and len(text) <= 18
+        understood = text.isdecimal() and len(text) <= MOST_DIGITS
         if not understood or int(text) < least or (most is not None and int(text) > most):
             raise OptionError.unknown("number", value, [f"{least} to {most}" if most else f"{least} or more"])
         return int(text)
@@ -120,7 +122,7 @@ def thread_limit() -> tuple[int | None, str]:
         return limit, source
     for name in BLAS_VARIABLES:
         text = os.environ.get(name, "").partition(",")[0].strip()  # OpenMP: a number for each level of nesting
-        if text.isdecimal() and len(text) <= 18 and int(text) > 0:
+        if text.isdecimal() and len(text) <= MOST_DIGITS and int(text) > 0:
             return int(text), name
     return None, "default"
 

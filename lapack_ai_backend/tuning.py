@@ -287,10 +287,12 @@ def _values(name: str, seed: int) -> np.ndarray[Any, Any]:
     """As many as a prime, so that no rows of the operand are equal."""
     rng = np.random.default_rng(seed)
     dtype, size = np.dtype(name), 65537
+    values: np.ndarray[Any, Any] = rng.uniform(0.5, 2.0, size) * rng.choice([-1.0, 1.0], size)
     if dtype.kind == "i":
-        return rng.integers(1, 100, size).astype(dtype)
-    values = rng.uniform(0.5, 2.0, size) * rng.choice([-1.0, 1.0], size)
-    return (values + 1j * rng.uniform(0.5, 2.0, size) if dtype.kind == "c" else values).astype(dtype)
+        values = rng.integers(1, 100, size)
+    elif dtype.kind == "c":
+        values = values + 1j * rng.uniform(0.5, 2.0, size)
+    return values.astype(dtype)
 
 
 # ---- deciding -----------------------------------------------------------------------------------

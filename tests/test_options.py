@@ -156,7 +156,7 @@ BAD_TEXTS = [
     ("num_threads", "-1"),
     ("num_threads", "two"),
     ("num_threads", "1.5"),
-    ("num_threads", "9" * 19),
+    ("num_threads", "9" * 1001),
     ("gpu_memory_limit", "9" * 5000),
     ("log", "loud"),
     ("log_level", "5"),
