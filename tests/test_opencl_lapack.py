@@ -7,6 +7,7 @@ copies by their bits. Operands lie inside larger matrices, whose other elements 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -93,10 +94,23 @@ def matrix_unit(session: Session) -> Session:
     return other
 
 
-@pytest.fixture(params=[*DTYPES, "matrix unit"])
-def multiplier(session: Session, matrix_unit: Session, request: pytest.FixtureRequest) -> Host:
+@pytest.fixture(scope="module")
+def large_tiles(matrix_unit: Session) -> Session:
+    """The same with its kernel for large products alone."""
+    other = Session(matrix_unit.device, matrix_unit.context, matrix_unit.queue)
+    handles = ffi.new("lai_opencl *", matrix_unit.programs["float64"].handles[0])
+    handles.kernels[lib.LAI_CL_GEMM], handles.gemm_tile[0] = handles.gemm_large, handles.gemm_tile[1]
+    handles.gemm_large = ffi.NULL
+    other.programs["float64"] = SimpleNamespace(handles=handles)
+    return other
+
+
+@pytest.fixture(params=[*DTYPES, "matrix_unit", "large_tiles"])
+def multiplier(session: Session, request: pytest.FixtureRequest) -> Host:
     """Each kernel that makes products."""
-    return Host(session, request.param) if request.param in DTYPES else Host(matrix_unit, "float64")
+    if request.param in DTYPES:
+        return Host(session, request.param)
+    return Host(request.getfixturevalue(request.param), "float64")
 
 
 def scaled(a: Array) -> Array:
@@ -233,6 +247,39 @@ def test_matrix_unit_that_errs_is_not_used(
     assert whole.handles.kernels[lib.LAI_CL_GEMM] == used
 
 
+def test_large_tiles_that_err_are_not_used(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    options, tile = programs.SMALL
+    monkeypatch.setattr(programs, "LARGE", (options, tile._replace(rows=128)))  # half of which is not computed
+    other = Session(session.device, session.context, session.queue)
+    programs.kernels(other, "float64")
+    assert programs.use_matrix_unit(other, other.programs["float64"], "-DMATRIX_UNIT=0")
+    assert other.programs["float64"].handles.gemm_large == ffi.NULL
+
+
+@pytest.mark.parametrize(
+    ("m", "n", "k", "large"),
+    [
+        (256, 128, 256, True),
+        (250, 120, 256, True),
+        (256, 128, 255, False),
+        (130, 128, 256, False),
+        (128, 128, 300, False),
+    ],
+)
+def test_large_tiles_are_for_large_products(matrix_unit: Session, m: int, n: int, k: int, large: bool) -> None:
+    """On a device that has room for two of them; the other kernel is no kernel."""
+    host = Host(matrix_unit, "float64")
+    a, b = host.random(m, k, seed=1), host.random(k, n, seed=2)
+    left, right, c, work = host.to_device(a), host.to_device(b), host.empty(m, n), host.work(2 * m * n)
+    operands, results = ([lapack._native(each) for each in pair] for pair in ((left, right), (c, work)))
+    handles = ffi.new("lai_opencl *", matrix_unit.programs["float64"].handles[0])
+    handles.kernels[lib.LAI_CL_GEMM], handles.gemm_tile[1].groups = ffi.NULL, 2
+    status = lib.lai_cl_gemm(handles, 0, 0, 1, *operands, 0, *results)
+    assert status == (0 if large else -48)  # CL_INVALID_KERNEL
+    if large:
+        assert np.abs(host.from_device(c) - a @ b).max() < k * np.finfo(float).eps
+
+
 # ---- decompositions ----------------------------------------------------------------------------------
 
 
@@ -357,6 +404,19 @@ def test_ormqr_applies_the_reflectors_one_after_the_other(host: Host, m: int, n:
         assert residual(found, wanted) <= ALARM
 
 
+def test_ormqr_of_more_reflectors_than_are_written_out_at_a_time(host: Host) -> None:
+    m, n, k = 1100, 3, 1050
+    v = np.tril(host.random(m, k), -1)
+    c, factors = host.random(m, n, seed=1), 2 / (1 + (v.astype(float) ** 2).sum(axis=0))
+    stored, tau = host.to_device(v + np.triu(host.random(m, k))), host.to_device(factors[:, None])
+    factors, columns = factors.astype(host.dtype).astype(float), (v + np.eye(m, k)).astype(float)
+    for transpose in (False, True):
+        wanted = c.astype(float)
+        for i in range(k) if transpose else reversed(range(k)):
+            wanted -= factors[i] * np.outer(columns[:, i], columns[:, i] @ wanted)
+        assert residual(apply_q(host, stored, tau, c, transpose), wanted) <= ALARM
+
+
 # ---- QR by Cholesky --------------------------------------------------------------------------------------
 
 
@@ -455,6 +515,11 @@ def bidiagonals(n: int, dtype: str) -> dict[str, tuple[Array, Array]]:
         "rising": (least ** k[::-1], 0.5 * least ** k[::-1]),
         "zeros on d": (np.where(np.arange(n) % 4 == 0, 0, rng.standard_normal(n)), rng.standard_normal(n)),
         "log-random": (eps ** rng.uniform(-1, 1, n), eps ** rng.uniform(-1, 1, n)),
+        "chi": (np.sqrt(rng.chisquare(np.arange(n, 0, -1))), np.sqrt(rng.chisquare(np.arange(n, 0, -1)))),
+        "divided": (rng.standard_normal(n), np.where(np.arange(n) % 37 == 5, 0, rng.standard_normal(n))),
+        "nearly divided": (np.ones(n), np.full(n, 1e-17)),
+        "clusters": (np.where(k < 0.5, 1.0, 1e-5), np.full(n, 1e-8)),
+        "no diagonal": (np.zeros(n), np.ones(n)),
     }
     return {name: (d.astype(dtype), e[: n - 1].astype(dtype)) for name, (d, e) in found.items()}
 
@@ -469,10 +534,10 @@ def test_multisection_is_as_accurate_as_the_largest_value(host: Host, n: int) ->
 
 @pytest.mark.parametrize("name", ["random", "toeplitz", "falling", "rising", "log-random"])
 def test_multisection_is_relatively_accurate(host: Host, name: str) -> None:
-    """Up to order 25 LAPACK's bdsdc runs the QR iteration, which is accurate relative to each value."""
+    """Up to order 25 the divide and conquer is LAPACK's QR iteration, which is accurate relative to each value."""
     d, e = bidiagonals(25, host.dtype)[name]
     s = multisected(host, d, e)
-    wanted = bidiagonal.bdsdc(d.astype(float), e.astype(float))[1]
+    wanted = bidiagonal.lasda(d.astype(float), e.astype(float))[0]
     assert (np.abs(s - wanted) <= 100 * np.finfo(host.dtype).eps * wanted + np.finfo(host.dtype).tiny).all()
 
 
@@ -481,6 +546,47 @@ def test_multisection_ends_on_anything(host: Host) -> None:
         d, e = bidiagonals(40, host.dtype)["random"]
         d[7] = value
         multisected(host, d, e)
+
+
+# ---- divide and conquer ----------------------------------------------------------------------------------
+
+LEAVES = (1, 2, 24, 25, 26, 27, 51, 52, 53, 64, 105, 128, 220)  # around one, two and four leaves, and powers of two
+
+
+@pytest.mark.parametrize("name", bidiagonals(3, "float64"))
+def test_divide_and_conquer(host: Host, name: str) -> None:
+    for n in LEAVES:
+        d, e = bidiagonals(n, host.dtype)[name]
+        work = gesdd.Workspace(host.session, gesdd.plan(n, n, host.dtype, vectors=True, full=False))
+        s, tree = bidiagonal.lasda(d, e)
+        gesdd._vectors_of_b(work, tree)
+        u, v = (gesdd._read(work, work[side]).astype(float) for side in "uv")
+        b = np.diag(d.astype(float)) + np.diag(e.astype(float), 1)
+        assert (s[1:] <= s[:-1]).all()
+        assert s[-1] >= 0
+        wanted = np.linalg.svd(b, compute_uv=False).astype(host.dtype)
+        found = {
+            "B": residual(b.astype(host.dtype), u * s.astype(float) @ v.T),
+            "U": orthogonality(u.astype(host.dtype)),
+            "V": orthogonality(v.astype(host.dtype)),
+            "S": difference(s, wanted, n),
+        }
+        assert all(ratio <= ALARM for ratio in found.values()), (n, found)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_divide_and_conquer_is_the_same_on_any_number_of_threads(dtype: str) -> None:
+    d, e = bidiagonals(700, dtype)["random"]
+    before = lib.lai_use_threads(1)
+    try:
+        alone, tree = bidiagonal.lasda(d, e)
+        lib.lai_use_threads(0)
+        together, same = bidiagonal.lasda(d, e)
+    finally:
+        lib.lai_use_threads(before)
+    assert (alone == together).all()
+    assert (tree.integers == same.integers).all()
+    assert (tree.numbers == same.numbers).all()
 
 
 # ---- auxiliary routines --------------------------------------------------------------------------------

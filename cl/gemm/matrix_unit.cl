@@ -19,7 +19,7 @@
 #define MATRIX_UNIT 16
 #endif
 #ifndef WARPS_M
-#define WARPS_M 4   /* warps above each other */
+#define WARPS_M 2   /* warps above each other */
 #endif
 #ifndef WARPS_N
 #define WARPS_N 2   /* warps side by side */
@@ -69,6 +69,14 @@
 #define COPIES_END()
 #define COPIES_WAIT()
 #endif
+
+/* C is on its way to the device's cache while the sums are made. */
+#if MATRIX_UNIT != 0
+#define PREFETCH(from) asm volatile("prefetch.global.L2 [%0];" :: "l"((ulong)(from)))
+#else
+#define PREFETCH(from)
+#endif
+#define SECTORS (TILE_M / 4) /* of 32 bytes, which are loaded each on its own, of a column of the tile */
 
 /* What an item copies of an operand, called x: pairs of elements along the tile's side, where that stride
  * is 1, or single elements with neighbours along k. Its first ones are at (s, p), `room` of them inside the matrix. */
@@ -141,6 +149,14 @@
 
 /* ---- the kernel ---------------------------------------------------------------------- */
 
+/* For the elements (i, j) and (i + 1, j) of C that an item holds of blocks s and s + 1 of its warp. */
+#define FOR_EACH_PAIR(...)                                                                                  \
+    UNROLL for (int r = 0; r < BLOCKS_M; r++)                                                               \
+        UNROLL for (int e = 0; e < 4; e++) {                                                                \
+            const int i = i0 + i_warp + 16 * r + 2 * g, j = j0 + j_warp + 8 * s + 4 * t + e;                \
+            __VA_ARGS__                                                                                     \
+        }
+
 __kernel __attribute__((reqd_work_group_size(ITEMS, 1, 1)))
 void gemm_matrix_unit(GEMM_ARGUMENTS)
 {
@@ -152,6 +168,12 @@ void gemm_matrix_unit(GEMM_ARGUMENTS)
     const int id = get_local_id(0), lane = id % 32, g = lane / 4, t = lane % 4;
     const int i_warp = id / 32 % WARPS_M * 16 * BLOCKS_M, j_warp = id / 32 / WARPS_M * 8 * BLOCKS_N;
     GEMM_TILE(TILE_M, TILE_N)
+    if (beta != 0)
+        for (int s = id; s < SECTORS * TILE_N; s += ITEMS) {
+            const int i = i0 + s % SECTORS * (TILE_M / SECTORS), j = j0 + s / SECTORS;
+            if (i < m && j < n)
+                PREFETCH(c + i + j * c_ld);
+        }
     OPERAND(a, a_i, a_p, i0, m, TILE_M)
     OPERAND(b, b_j, b_p, j0, n, TILE_N)
 
@@ -198,22 +220,35 @@ void gemm_matrix_unit(GEMM_ARGUMENTS)
         }
     }
 
-    const bool aligned = c_ld % 2 == 0 && (ulong)c % 16 == 0;
-    UNROLL for (int s = 0; s < BLOCKS_N; s++)
-        UNROLL for (int e = 0; e < 2; e++) {
-            const int j = j0 + j_warp + 8 * (s - s % 2) + 2 * (2 * t + e) + s % 2;
-            UNROLL for (int r = 0; r < BLOCKS_M; r++) {
-                const int i = i0 + i_warp + 16 * r + 2 * g;
-                __global double *const to = c + i + j * c_ld;
-                if (j < n && aligned && i + 1 < m) {
-                    const double2 both = (double2)(sum[r][s][e], sum[r][s][e + 2]);
-                    *(__global double2 *)to = GEMM_RESULT(double2, both, *(__global const double2 *)to);
-                } else if (j < n) {
-                    if (i < m)
-                        to[0] = GEMM_RESULT(double, sum[r][s][e], to[0]);
-                    if (i + 1 < m)
-                        to[1] = GEMM_RESULT(double, sum[r][s][e + 2], to[1]);
-                }
-            }
+    /* Two blocks of columns at a time: all that is read of C is on its way before the first element is written, for
+     * the compiler cannot know that no later one depends on it. Most tiles need no tests. */
+    const bool whole = i0 + TILE_M <= m && j0 + TILE_N <= n && c_ld % 2 == 0 && (ulong)c % 16 == 0;
+    UNROLL for (int s = 0; s < BLOCKS_N; s += 2) {
+        double2 old[BLOCKS_M][4];
+        FOR_EACH_PAIR(old[r][e] = 0;)
+        if (beta != 0 && whole) {
+            FOR_EACH_PAIR(old[r][e] = *(__global const double2 *)&c[i + j * c_ld];)
+        } else if (beta != 0) {
+            FOR_EACH_PAIR(
+                if (i < m && j < n)
+                    old[r][e].x = c[i + j * c_ld];
+                if (i + 1 < m && j < n)
+                    old[r][e].y = c[i + 1 + j * c_ld];
+            )
         }
+        FOR_EACH_PAIR(
+            const double2 both = (double2)(sum[r][s + e % 2][e / 2], sum[r][s + e % 2][e / 2 + 2]);
+            old[r][e] = GEMM_RESULT(double2, both, old[r][e]);
+        )
+        if (whole) {
+            FOR_EACH_PAIR(*(__global double2 *)&c[i + j * c_ld] = old[r][e];)
+        } else {
+            FOR_EACH_PAIR(
+                if (i < m && j < n)
+                    c[i + j * c_ld] = old[r][e].x;
+                if (i + 1 < m && j < n)
+                    c[i + 1 + j * c_ld] = old[r][e].y;
+            )
+        }
+    }
 }

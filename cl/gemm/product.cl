@@ -39,8 +39,8 @@ typedef struct {
     if (i0 >= m || j0 >= n)                                                                                 \
         last = first; /* a smaller product of the table has no such tile */
 
-/* What becomes of one element or more of C; 0 NaN is NaN, so beta = 0 does not read them. */
-#define GEMM_RESULT(type, sum, value) ((type)alpha * (sum) + (type)beta * (beta == 0 ? (type)0 : (value)))
+/* What becomes of one element or more of C; 0 NaN is NaN, so beta = 0 does not read them but has 0 in their place. */
+#define GEMM_RESULT(type, sum, old) ((type)alpha * (sum) + (type)beta * (old))
 
 /* C = alpha (sum of the parts) + beta C. Groups of 256: (rows / 256, columns). */
 __kernel __attribute__((reqd_work_group_size(256, 1, 1)))
@@ -51,6 +51,6 @@ void gemm_sum(int m, int parts, int alpha, int beta, MATRIX(part), long part_str
         real sum = 0;
         for (int z = 0; z < parts; z++)
             sum += AT(part, i + z * part_stride, j);
-        AT(c, i, j) = GEMM_RESULT(real, sum, AT(c, i, j));
+        AT(c, i, j) = GEMM_RESULT(real, sum, beta == 0 ? 0 : AT(c, i, j));
     }
 }

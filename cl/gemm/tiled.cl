@@ -1,9 +1,9 @@
 /* gemm on any device, see cl/gemm/product.cl.
  *
- * Each of 256 items, 16 by 16, computes EACH_M x EACH_N elements of the group's tile (options of the build), in runs of
- * WIDTH rows and columns, 16 WIDTH apart. The operands pass through local memory, STEP columns of op(A) and STEP rows of op(B) at a
- * time, filled up with zeros at the edges. The next ones are on their way into registers meanwhile, and go to
- * the other one of two buffers: one barrier a step.
+ * Each of 256 items, 16 by 16, computes EACH_M x EACH_N elements of the group's tile (options of the build), in runs
+ * of WIDTH rows and columns, 16 WIDTH apart. The operands pass through local memory, STEP columns of op(A) and STEP
+ * rows of op(B) at a time, filled up with zeros at the edges. The next ones are on their way into registers meanwhile,
+ * and go to the other one of two buffers: one barrier a step.
  */
 
 #if PRECISION == 64
@@ -47,6 +47,13 @@ typedef float4 run;
 #define STORE(x, LOADS, from, tile)                                                                         \
     UNROLL for (int r = 0; r < LOADS; r++)                                                                  \
         tile[x##_place + r * x##_place_by] = from[r];
+
+/* For the runs that an item computes side by side; the first element of run s is (i, j). */
+#define FOR_EACH_RUN(...)                                                                                   \
+    UNROLL for (int s = 0; s < EACH_N; s++) {                                                               \
+        const int j = j0 + WIDTH * (y + SIDE * (s / WIDTH)) + s % WIDTH;                                    \
+        __VA_ARGS__                                                                                         \
+    }
 
 __kernel __attribute__((reqd_work_group_size(ITEMS, 1, 1)))
 void gemm(GEMM_ARGUMENTS)
@@ -93,12 +100,36 @@ void gemm(GEMM_ARGUMENTS)
         barrier(CLK_LOCAL_MEM_FENCE);
     }
 
-    UNROLL for (int s = 0; s < EACH_N; s++) {
-        const int j = j0 + WIDTH * (y + SIDE * (s / WIDTH)) + s % WIDTH;
-        UNROLL for (int r = 0; r < EACH_M; r++) {
-            const int i = i0 + WIDTH * (x + SIDE * (r / WIDTH)) + r % WIDTH;
-            if (i < m && j < n)
-                c[i + j * c_ld] = GEMM_RESULT(real, sum[r][s], c[i + j * c_ld]);
+    /* EACH_N runs at a time: all that is read of C for them is on its way before the first one is written, for the
+     * compiler cannot know that no later one depends on it. More of them would take too many registers. */
+    const bool whole = inside && c_ld % WIDTH == 0 && (ulong)c % sizeof(run) == 0;
+    UNROLL for (int r = 0; r < EACH_M; r += WIDTH) {
+        const int i = i0 + WIDTH * x + SIDE * r;
+        run old[EACH_N];
+        FOR_EACH_RUN(old[s] = 0;)
+        if (beta != 0 && whole) {
+            FOR_EACH_RUN(old[s] = *(__global const run *)&c[i + j * c_ld];)
+        } else if (beta != 0) {
+            FOR_EACH_RUN(
+                UNROLL for (int l = 0; l < WIDTH; l++)
+                    if (i + l < m && j < n)
+                        ((real *)old)[s * WIDTH + l] = c[i + l + j * c_ld];
+            )
+        }
+        FOR_EACH_RUN(
+            UNROLL for (int l = 0; l < WIDTH; l++) {
+                real *const each = &((real *)old)[s * WIDTH + l];
+                *each = GEMM_RESULT(real, sum[r + l][s], *each);
+            }
+        )
+        if (whole) {
+            FOR_EACH_RUN(*(__global run *)&c[i + j * c_ld] = old[s];)
+        } else {
+            FOR_EACH_RUN(
+                UNROLL for (int l = 0; l < WIDTH; l++)
+                    if (i + l < m && j < n)
+                        c[i + l + j * c_ld] = ((const real *)old)[s * WIDTH + l];
+            )
         }
     }
 }
@@ -118,3 +149,4 @@ void gemm(GEMM_ARGUMENTS)
 #undef OPERAND
 #undef FETCH
 #undef STORE
+#undef FOR_EACH_RUN

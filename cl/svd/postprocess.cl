@@ -3,13 +3,13 @@
  * The reflectors of a matrix V (m x k) are cut into blocks of BLOCK columns; block b begins at row and
  * column b BLOCK. T follows from the Gram matrix G = V'V, since T^-1 = its strict upper triangle + diag(1 / tau):
  *
- *   unit_lower  a block's V with its 1s and 0s written out. Groups: (rows / 32, columns / 32), of 32 x 8.
+ *   unit_lower  V with its 1s and 0s written out. Groups: (rows / 32, columns / 32), of 32 x 8.
  *   gram        parts of V'V of every block. Groups: (chunks of `chunk` rows of the block, blocks), of 256.
- *   larft       T of every block, `block` x k, zero below. Groups: blocks, of BLOCK. Item j solves for column j:
+ *   larft       T, or T', of every block, side by side. Groups: blocks, of BLOCK. Item j solves for column j of T:
  *                   t_j = tau_j,  t_i = -tau_i (G(i, i+1) t_{i+1} + ... + G(i, j) t_j),  i = j - 1, ..., 0,
  *               which holds for tau = 0 too, where 1 / tau does not exist.
  *
- * Applying a block, C - V T (V'C), is three products of matrices (csrc/opencl/ormqr.c).
+ * The rest is products of matrices (csrc/opencl/ormqr.c).
  */
 
 #define BLOCK 128   /* reflectors of a block at most, as in csrc/opencl/ormqr.c */
@@ -67,7 +67,7 @@ void gram(int m, int k, int block, int chunk, MATRIX(v), VECTOR(parts))
 }
 
 __kernel __attribute__((reqd_work_group_size(BLOCK, 1, 1)))
-void larft(int k, int block, int chunks, VECTOR(parts), VECTOR(tau), MATRIX(t))
+void larft(int k, int block, int chunks, int transpose, VECTOR(parts), VECTOR(tau), MATRIX(t))
 {
     const int id = get_local_id(0), first = get_group_id(0) * block, columns = min(block, k - first);
     const long g = (long)get_group_id(0) * chunks * BLOCK * BLOCK; /* G takes the place of its first part */
@@ -83,16 +83,18 @@ void larft(int k, int block, int chunks, VECTOR(parts), VECTOR(tau), MATRIX(t))
 
     if (id < columns) { /* below the diagonal of G is room for T', where neighbours find their columns side by side */
         const real last = ELEMENT(tau, first + id);
-        for (int i = id + 1; i < block; i++)
-            AT(t, i, first + id) = 0;
-        AT(t, id, first + id) = last;
+        const long by = transpose ? t_ld : 1; /* (0, id) of T is the first element, the next ones are in its column */
+        t += t_offset + first * t_ld + id * (transpose ? 1 : t_ld);
+        for (int i = id + 1; i < columns; i++)
+            t[i * by] = 0;
+        t[id * by] = last;
         for (int i = id - 1; i >= 0; i--) {
             real sum = ELEMENT(parts, g + i + BLOCK * id) * last;
             for (int l = i + 1; l < id; l++)
                 sum += ELEMENT(parts, g + i + BLOCK * l) * ELEMENT(parts, g + id + BLOCK * l);
             sum *= -ELEMENT(tau, first + i);
             ELEMENT(parts, g + id + BLOCK * i) = sum;
-            AT(t, i, first + id) = sum;
+            t[i * by] = sum;
         }
     }
 }

@@ -308,11 +308,19 @@ enum lai_cl_kernel {
     LAI_CL_KERNELS
 };
 
+/* How a kernel of products divides them. */
+typedef struct {
+    int rows, columns;                  /* of C that a work-group computes, 128 at most */
+    int items;                          /* of a work-group */
+    int groups;                         /* work-groups that the device runs at a time */
+} lai_gemm_tile;
+
 /* One device and one precision. Handles are pyopencl's int_ptr; it keeps the objects alive. */
 typedef struct {
     void *queue;                        /* cl_command_queue, in order */
     void *kernels[LAI_CL_KERNELS];      /* cl_kernel */
-    int gemm_tile[2];                   /* rows and columns of C that a work-group of gemm computes, 128 at most */
+    void *gemm_large;                   /* another gemm, faster for large products; NULL where there is none */
+    lai_gemm_tile gemm_tile[2];         /* of LAI_CL_GEMM and of gemm_large */
 } lai_opencl;
 
 /* Column-major: element (i, j) is at offset + i + j ld. A vector is a matrix of one column. */

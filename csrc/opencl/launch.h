@@ -32,6 +32,10 @@ typedef struct {
 int lai_cl_launch(const lai_opencl *cl, enum lai_cl_kernel kernel, lai_groups groups,
                   const lai_argument *arguments, size_t count);
 
+/* The same for any kernel and size of work-groups. */
+int lai_cl_enqueue(const lai_opencl *cl, void *kernel, const size_t *local, lai_groups groups,
+                   const lai_argument *arguments, size_t count);
+
 /* Let the device begin with what is enqueued. */
 int lai_cl_flush(const lai_opencl *cl);
 
@@ -88,5 +92,11 @@ static inline int suffices(const lai_matrix *work, int64_t needed)
 {
     return (int64_t)work->rows * work->columns >= needed ? CL_SUCCESS : CL_INVALID_BUFFER_SIZE;
 }
+
+/* ---- products of blocks ----------------------------------------------------------- */
+
+/* C_z = A_z B_z', where A_z and B_z are the z-th `width` columns of A and B, and C_z lies z * stride behind C. */
+int lai_cl_gemm_blocks(const lai_opencl *cl, int width, const lai_matrix *a, const lai_matrix *b,
+                       const lai_matrix *c, int64_t stride);
 
 #endif

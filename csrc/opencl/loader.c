@@ -23,14 +23,13 @@ int lai_opencl_load(const char *library)
     return set_kernel_arg != NULL && enqueue_nd_range != NULL && flush != NULL ? 0 : -1;
 }
 
-/* As reqd_work_group_size says in cl/. */
+/* As reqd_work_group_size says in cl/; gemm's are in lai_opencl. */
 static const size_t work_group_sizes[LAI_CL_KERNELS][3] = {
     [LAI_CL_MAX_ABS] = { 256, 1, 1 },
     [LAI_CL_LASCL] = { 32, 8, 1 },
     [LAI_CL_LASCL_TRANSPOSED] = { 32, 8, 1 },
     [LAI_CL_LASET] = { 32, 8, 1 },
     [LAI_CL_LACPY_UPPER] = { 32, 8, 1 },
-    [LAI_CL_GEMM] = { 256, 1, 1 },
     [LAI_CL_GEMM_SUM] = { 256, 1, 1 },
     [LAI_CL_PANEL_COLUMN] = { 64, 4, 1 },
     [LAI_CL_PANEL_LEFT] = { 32, 8, 1 },
@@ -57,16 +56,21 @@ static const size_t work_group_sizes[LAI_CL_KERNELS][3] = {
     [LAI_CL_DISTANCE_TO_IDENTITY] = { 256, 1, 1 },
 };
 
-int lai_cl_launch(const lai_opencl *cl, enum lai_cl_kernel kernel, lai_groups groups,
-                  const lai_argument *arguments, size_t count)
+int lai_cl_enqueue(const lai_opencl *cl, void *kernel, const size_t *local, lai_groups groups,
+                   const lai_argument *arguments, size_t count)
 {
-    const size_t *const local = work_group_sizes[kernel];
     const size_t global[3] = { groups.x * local[0], groups.y * local[1], groups.z * local[2] };
     if (global[0] == 0 || global[1] == 0 || global[2] == 0)
         return CL_SUCCESS;
     for (size_t i = 0; i < count; i++)
-        TRY(set_kernel_arg(cl->kernels[kernel], i, arguments[i].size, arguments[i].value));
-    return enqueue_nd_range(cl->queue, cl->kernels[kernel], 3, NULL, global, local, 0, NULL, NULL);
+        TRY(set_kernel_arg(kernel, i, arguments[i].size, arguments[i].value));
+    return enqueue_nd_range(cl->queue, kernel, 3, NULL, global, local, 0, NULL, NULL);
+}
+
+int lai_cl_launch(const lai_opencl *cl, enum lai_cl_kernel kernel, lai_groups groups,
+                  const lai_argument *arguments, size_t count)
+{
+    return lai_cl_enqueue(cl, cl->kernels[kernel], work_group_sizes[kernel], groups, arguments, count);
 }
 
 int lai_cl_flush(const lai_opencl *cl)

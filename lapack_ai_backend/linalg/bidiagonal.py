@@ -1,7 +1,7 @@
 """Singular values of a bidiagonal matrix on the host, and what its singular vectors follow from on a device.
 
-LAPACK's divide and conquer in compact form, by csrc/lasda.c and the routines of LAPACK that SciPy carries. SciPy offers them
-to Cython only; their capsules hold their addresses.
+LAPACK's divide and conquer in compact form, by csrc/lasda.c and the routines of LAPACK that SciPy carries. SciPy
+offers them to Cython only; their capsules hold their addresses.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ Array = np.ndarray[Any, Any]
 
 LETTERS = {"float32": "s", "float64": "d"}
 
-MEMBERS = ffi.sizeof("lai_merge") // 4
+MEMBERS = int(ffi.sizeof("lai_merge")) // 4
 
 PRODUCT = np.dtype([("a", "i8"), ("b", "i8"), ("c", "i8"), ("m", "i4"), ("n", "i4"), ("k", "i4"), ("unused", "i4")])
 
 
 class Tree:
-    """The compact form of a bidiagonal matrix's divide and conquer; `lai_tree` in csrc/include/lapack_ai.h says what it holds.
+    """The compact form of a bidiagonal matrix's divide and conquer, `lai_tree` of csrc/include/lapack_ai.h.
 
     Attributes
     ----------
@@ -67,7 +67,7 @@ class Tree:
         return np.asarray(s[order])
 
     def products(self, ld_s: tuple[int, int]) -> Array:
-        """The merges' products of matrices, by level, left and right, node; `ld_s`: of what they are for, left and right."""
+        """The merges' products by level, left and right, node; `ld_s`: of their left and right results."""
         found = np.zeros((max(self.levels, 1), 2, self.most), PRODUCT)
         merges = self._part(1)[: self.levels * self.most * MEMBERS].reshape(self.levels, self.most, MEMBERS)
         first, k = merges[..., 0].astype(np.int64), merges[..., 4]
@@ -84,23 +84,23 @@ def _levels(n: int) -> int:
 
 
 def _most(n: int) -> int:
-    """Nodes of a level at most; the smallest has two leaves of more than a quarter of the largest leaf and the row between."""
+    """Nodes of a level at most: none has less than 25 rows, since levels end where all nodes are leaves."""
     return n // 20 + 1
 
 
 def numbers_shape(n: int) -> tuple[int, int]:
     """Sizes of a tree's `numbers`, as columns."""
-    return n, _levels(n) * lib.LAI_NUMBERS + 2 * lib.LAI_LEAF + 1
+    return n, _levels(n) * int(lib.LAI_NUMBERS) + 2 * int(lib.LAI_LEAF) + 1
 
 
 def integers_size(n: int) -> int:
     """Length of a tree's `integers`."""
-    return _levels(n) * (lib.LAI_INDICES * n + _most(n) * MEMBERS) + 4 * n
+    return _levels(n) * (int(lib.LAI_INDICES) * n + _most(n) * MEMBERS) + 4 * n
 
 
 def products_bytes(n: int) -> int:
     """Size of a tree's `products`."""
-    return max(_levels(n), 1) * 2 * _most(n) * PRODUCT.itemsize
+    return int(max(_levels(n), 1) * 2 * _most(n) * PRODUCT.itemsize)
 
 
 def lasda(d: Array, e: Array) -> tuple[Array, Tree]:
@@ -117,7 +117,9 @@ def lasda(d: Array, e: Array) -> tuple[Array, Tree]:
     s, superdiagonal = d.copy(), np.zeros(n, dtype)  # both are overwritten
     superdiagonal[: n - 1] = e
     tree = Tree(n, dtype)
-    pointers = [ffi.cast("double *" if dtype == np.float64 else "float *", each.ctypes.data) for each in (s, superdiagonal)]
+    pointers = [
+        ffi.cast("double *" if dtype == np.float64 else "float *", each.ctypes.data) for each in (s, superdiagonal)
+    ]
     info = getattr(lib, f"lai_{LETTERS[dtype.name]}lasda")(_lapack(LETTERS[dtype.name]), n, *pointers, tree.native)
     if info == -1:
         raise MemoryError("no memory for a divide and conquer")

@@ -3,7 +3,7 @@
     upload      A 2^e, largest entry in [1/2, 1)    lascl     opencl/lapack.py
     tall        A = Q1 R, then on with R            cholqr, or geqrf
     reduction   A = Q B P', B bidiagonal            gebrd
-    iteration   B = UB S VB'                        lasda     bidiagonal.py: S, and VB and UB in compact form, on the host
+    iteration   B = UB S VB'                        lasda     bidiagonal.py, on the host: S; UB, VB in compact form
                                                     bdsdc     UB and VB
                 or S alone                          bdsvx
     back        U = Q1 Q UB, V = P VB               ormqr

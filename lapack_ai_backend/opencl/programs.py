@@ -8,7 +8,7 @@ import threading
 import time
 import warnings
 from importlib import resources
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lapack_ai_backend.errors import DeviceError
 from lapack_ai_backend.native import ffi, lib
@@ -38,11 +38,27 @@ SOURCES = (
 MATRIX_UNIT_SOURCES = ("gemm/product.cl", "gemm/matrix_unit.cl")
 
 # Rows and columns of a product that a work-group computes, as multiples of its 16 x 16 items.
-EACH = {"float32": (8, 8), "float64": (4, 4)}
+EACH = {"float32": (8, 4), "float64": (4, 4)}
 
-# The matrix units of NVIDIA's GPUs, the better one first, and their tiles; see cl/gemm/matrix_unit.cl.
+
+class Tile(NamedTuple):
+    """How a kernel of products divides them: ``lai_gemm_tile``, but for the number of compute units."""
+
+    rows: int
+    columns: int
+    items: int
+    groups: int  # that a compute unit runs at a time, about
+
+    def on(self, session: Session) -> tuple[int, ...]:
+        return (*self[:3], self.groups * devices.handle(session.device).max_compute_units)
+
+
+# The matrix units of NVIDIA's GPUs, the better one first; see cl/gemm/matrix_unit.cl.
 MATRIX_UNITS = ("-DMATRIX_UNIT=16", "-DMATRIX_UNIT=8")
-MATRIX_UNIT_TILE = (128, 64)
+
+# Kernels for them, which were the fastest of many on an H100: of any products; of large ones, beside the former.
+SMALL = "-DWARPS_M=2 -DWARPS_N=2", Tile(64, 64, 128, 3)
+LARGE = "-DWARPS_M=2 -DWARPS_N=4 -DBLOCKS_M=4 -DSTEP=8 -DDEPTH=2 -DSTAGES=3", Tile(128, 128, 256, 1)
 
 _building = threading.Lock()
 
@@ -55,9 +71,10 @@ class _Program:
         options = f"-DPRECISION={PRECISIONS[dtype]} -DEACH_M={rows} -DEACH_N={columns}"
         self.program = build(session, source(), options)
         self.kernels = {number: _kernel(self.program, name) for name, number in kernel_names().items()}
+        self.gemm_large: pyopencl.Kernel | None = None
         self.handles = ffi.new("lai_opencl *")
         self.handles.queue = ffi.cast("void *", session.queue.int_ptr)
-        self.handles.gemm_tile = [16 * rows, 16 * columns]
+        self.handles.gemm_tile[0] = Tile(16 * rows, 16 * columns, 256, 3).on(session)
         for number, kernel in self.kernels.items():
             self.handles.kernels[number] = ffi.cast("void *", kernel.int_ptr)
         if dtype == "float64" and "NVIDIA" in session.device.platform:
@@ -94,30 +111,43 @@ def kernel_names() -> dict[str, int]:
     }
 
 
-def use_matrix_unit(session: Session, program: _Program, options: str) -> bool:
+def use_matrix_unit(session: Session, program: _Program, unit: str) -> bool:
     """Let a matrix unit make the products of a program in double precision, if it makes them right."""
+    small = _matrix_unit_kernel(session, program, f"{unit} {SMALL[0]}", SMALL[1])
+    if small is None:
+        return False
+    program.kernels[lib.LAI_CL_GEMM] = small
+    program.handles.kernels[lib.LAI_CL_GEMM] = ffi.cast("void *", small.int_ptr)
+    program.handles.gemm_tile[0] = SMALL[1].on(session)
+    large = _matrix_unit_kernel(session, program, f"{unit} {LARGE[0]}", LARGE[1])
+    if large is not None:
+        program.gemm_large = large
+        program.handles.gemm_large = ffi.cast("void *", large.int_ptr)
+        program.handles.gemm_tile[1] = LARGE[1].on(session)
+    return True
+
+
+def _matrix_unit_kernel(session: Session, program: _Program, options: str, tile: Tile) -> pyopencl.Kernel | None:
+    """A kernel for a matrix unit, or None where it cannot be built or errs."""
     try:
         built = build(session, source(MATRIX_UNIT_SOURCES), f"-DPRECISION=64 {options}", logging.INFO)
         kernel = _kernel(built, "gemm_matrix_unit")
     except DeviceError:  # it is in the log; the device has other kernels
-        return False
+        return None
     candidate = ffi.new("lai_opencl *", program.handles[0])
     candidate.kernels[lib.LAI_CL_GEMM] = ffi.cast("void *", kernel.int_ptr)
-    candidate.gemm_tile = MATRIX_UNIT_TILE
-    right = _is_exact(session, candidate)
+    candidate.gemm_tile[0] = tile.on(session)
+    right = _is_exact(session, candidate, tile)
     log.info("%s: the matrix unit (%s) %s", session.device.name, options, "is used" if right else "errs")
-    if right:
-        program.kernels[lib.LAI_CL_GEMM] = kernel
-        program.handles[0] = candidate[0]
-    return right
+    return kernel if right else None
 
 
-def _is_exact(session: Session, candidate: Any) -> bool:
+def _is_exact(session: Session, candidate: Any, tile: Tile) -> bool:
     """Whether products are exact whose terms have more digits than single precision, their sums fewer than double."""
     import numpy as np
     import pyopencl as cl
 
-    m, n, k = MATRIX_UNIT_TILE[0] + 19, MATRIX_UNIT_TILE[1] + 9, 37
+    m, n, k = tile.rows + 19, tile.columns + 10, 37
     rng = np.random.default_rng(0)
 
     def operand(rows: int, columns: int, digits: int) -> Any:
