@@ -107,9 +107,9 @@ scipy-suite: $(VENV)/.tools ## SciPy's own tests of scipy.linalg with the backen
 
 .PHONY: pocl-suite
 pocl-suite: $(VENV)/.tools ## the OpenCL tests again, under PoCL's other way to run work-groups, of 256 items at most
-	@echo "==> OpenCL tests under PoCL's work-group method cbs"
+	@echo "==> OpenCL tests under PoCL's work-group method workitemloops"
 	mkdir -p build/pocl
-	POCL_WORK_GROUP_METHOD=cbs POCL_MAX_WORK_GROUP_SIZE=256 POCL_CACHE_DIR="$$PWD/build/pocl" \
+	POCL_WORK_GROUP_METHOD=workitemloops POCL_MAX_WORK_GROUP_SIZE=256 POCL_CACHE_DIR="$$PWD/build/pocl" \
 	    $(BIN)/pytest -q $(OPENCL_TESTS)
 
 .PHONY: suites

@@ -20,6 +20,8 @@ LETTERS = {"float32": "s", "float64": "d"}
 
 MEMBERS = int(ffi.sizeof("lai_merge")) // 4
 
+MAX_ORDER = 2**20  # a tree's places are 32-bit
+
 PRODUCT = np.dtype([("a", "i8"), ("b", "i8"), ("c", "i8"), ("m", "i4"), ("n", "i4"), ("k", "i4"), ("unused", "i4")])
 
 
@@ -104,7 +106,7 @@ def products_bytes(n: int) -> int:
 
 
 def lasda(d: Array, e: Array) -> tuple[Array, Tree]:
-    """SVD of the upper bidiagonal matrix with diagonal `d` and superdiagonal `e`: the values, descending, and their tree.
+    """SVD of the upper bidiagonal matrix of diagonal `d` and superdiagonal `e`: the values, descending, and their tree.
 
     Raises
     ------

@@ -124,7 +124,7 @@ def plan(m: int, n: int, dtype: str, *, vectors: bool, full: bool) -> Plan:
         "memory", where the sizes exceed what LAPACK's and the kernels' 32-bit integers count.
     """
     m, n = max(m, n), min(m, n)
-    if m > MAX_ROWS:
+    if m > MAX_ROWS or (vectors and n > bidiagonal.MAX_ORDER):
         raise Decline("memory", f"{m} x {n} is beyond the 32-bit sizes of the kernels")
     return Plan(m, n, dtype, vectors, (m if full else n) if vectors else 0)
 
@@ -241,8 +241,8 @@ def _vectors_of_b(work: Workspace, tree: bidiagonal.Tree) -> None:
     _write(work, tree.products((u.ld, v.ld)), work["products"])
     lapack.laset(session, 0, 1, u)
     arrays, room = (work["numbers"], work["integers"], work["products"]), work.transfer(plan.n, plan.n)
-    lapack.bdsdc(session, tree, False, *arrays, u.part(0, 0, plan.n, plan.n), room, work["z"])
-    lapack.bdsdc(session, tree, True, *arrays, v, room, work["z"])
+    lapack.bdsdc(session, tree.native, tree.places, False, *arrays, u.part(0, 0, plan.n, plan.n), room, work["z"])
+    lapack.bdsdc(session, tree.native, tree.places, True, *arrays, v, room, work["z"])
 
 
 def _back_transform(work: Workspace, reduced: Matrix) -> None:

@@ -7,6 +7,7 @@ enqueue are in ``csrc/opencl/``. Callers hold ``session.lock``.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lapack_ai_backend.errors import DeviceError
@@ -16,7 +17,6 @@ from lapack_ai_backend.opencl import memory, programs
 if TYPE_CHECKING:
     import pyopencl
 
-    from lapack_ai_backend.linalg.bidiagonal import Tree
     from lapack_ai_backend.opencl.session import Session
 
 
@@ -204,7 +204,8 @@ def ormqr(session: Session, transpose: bool, v: Matrix, tau: Matrix, c: Matrix, 
 
 def bdsdc(
     session: Session,
-    tree: Tree,
+    tree: Any,
+    places: Sequence[int],
     right: bool,
     numbers: Matrix,
     integers: Matrix,
@@ -217,24 +218,19 @@ def bdsdc(
 
     Parameters
     ----------
-    tree : Tree
-        Of `linalg.bidiagonal`.
+    tree : lai_tree *
+        Its counts and merges on the host.
+    places : sequence of int
+        Where indices, merges, leaves and the order of the values begin in `integers`.
     numbers, integers, products : Matrix
-        The tree's arrays of these names, on the device.
+        The tree's numbers; its integers; a ``lai_gemm_row`` for each merge, by level, left and right.
     s : Matrix
         n x n, where the vectors go, as columns.
     room, z : Matrix
         n x n, without gaps.
     """
-    places = ffi.new(
-        "lai_tree_places *",
-        (
-            ffi.cast("void *", integers.buffer.int_ptr),
-            ffi.cast("void *", products.buffer.int_ptr),
-            *tree.places,
-        ),
-    )
-    _run(session, "bdsdc", tree.native, right, numbers, places, s, room, z)
+    buffers = (ffi.cast("void *", each.buffer.int_ptr) for each in (integers, products))
+    _run(session, "bdsdc", tree, right, numbers, ffi.new("lai_tree_places *", (*buffers, *places)), s, room, z)
 
 
 def bdsvx(session: Session, d: Matrix, e: Matrix, s: Matrix) -> None:
