@@ -9,8 +9,8 @@ enum { LARGEST_TILE = 128, SHORTEST = 256, DEPTH_UNIT = 16, ITEMS = 256 };
 enum { LONG = 256 };
 static const double LARGE_GAIN = 7. / 6;
 
-/* Split only where that gives the device so much more to do: it costs another launch, and memory traffic. */
-static const double SPLIT_GAIN = 1. / 8;
+/* Split further only where so much more of the device works then: it costs another launch, and memory traffic. */
+static const double SPLIT_GAIN = 9. / 8;
 
 static int64_t tiles_of(const lai_gemm_tile *tile, int m, int n)
 {
@@ -46,7 +46,7 @@ static int64_t choose_parts(const lai_gemm_tile *tile, int m, int n, int k)
     const int64_t limit = least(most_parts(m, n, k), 2 * tile->groups / tiles);    /* two waves */
     int64_t best = 1;
     for (int64_t parts = 2; parts <= limit; parts++)
-        if (occupied(tile, parts * tiles) > occupied(tile, best * tiles) + SPLIT_GAIN)
+        if (occupied(tile, parts * tiles) > occupied(tile, best * tiles) * SPLIT_GAIN)
             best = parts;
     return best;
 }
