@@ -34,6 +34,7 @@ QR_FIRST = 1.6
 # mends that. Tests of matrices that are nearly singular find it well above or NaN: those take Householder reflectors.
 MOST_DISTANCE = 0.1
 DISTANCE_PARTS = 64
+LEAST_CHOLESKY = 32  # columns: with fewer the tiles of its products are nearly empty
 
 WORK_COLUMNS = 1024
 
@@ -59,7 +60,7 @@ class Plan:
     @property
     def cholesky(self) -> bool:
         """Whether CholeskyQR is tried: it has no further columns for full matrices."""
-        return self.tall and self.left <= self.n
+        return self.tall and self.left <= self.n and self.n >= LEAST_CHOLESKY
 
     def shapes(self) -> dict[str, tuple[int, int]]:
         """The matrices on the device."""

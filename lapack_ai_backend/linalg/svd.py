@@ -19,6 +19,9 @@ from lapack_ai_backend.opencl.session import open_session
 
 Array = np.ndarray[Any, Any]
 
+# Long sides over short ones: beyond, all but a few items of each work-group would wait, and LAPACK is faster anywhere.
+MOST_SLENDER = 2**16
+
 SCIPY = np.lib.NumpyVersion(scipy.__version__)
 STACKS = SCIPY >= "1.16.0"  # before, SciPy refuses more than two dimensions
 ORDER = "C" if SCIPY >= "1.18.0" else "F"  # of U and Vh
@@ -80,7 +83,7 @@ def _decompose(options: Settings, a: Array, *, vectors: bool, full: bool, check_
     device = devices.choose(options.device, dtype.name)
     if device is None:
         raise Decline("device", devices.why_not(options.device, dtype.name))
-    if a.ndim > 2 and not STACKS:
+    if (a.ndim > 2 and not STACKS) or max(a.shape[-2:]) > MOST_SLENDER * min(a.shape[-2:]):
         return NotImplemented
     plan = gesdd.plan(a.shape[-2], a.shape[-1], dtype.name, vectors=vectors, full=full)
     session = open_session(device)
