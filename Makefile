@@ -130,15 +130,17 @@ sanitize: thread-stress $(VENV)/.tools build/sanitize/.built ## the native tests
 	$$run pytest $(SEEN) -q $(NATIVE_TESTS)
 	$$run pytest $(SEEN) $(NUMPY_SUITE)
 
-# ThreadSanitizer has fixed places in memory: setarch keeps the kernel from putting something else there.
+# ThreadSanitizer has fixed places in memory: setarch keeps the kernel from putting something else there. Forks beside
+# threads that work are for the build without it, since a child would wait for ever for its locks.
 .PHONY: thread-stress
-thread-stress: build/stress/stress ## many threads and forks in the native code under ThreadSanitizer
-	@echo "==> threads and forks under ThreadSanitizer"
+thread-stress: build/stress/stress build/forks/stress ## many threads and forks in the native code, also under ThreadSanitizer
+	@echo "==> threads under ThreadSanitizer, threads and forks without"
 	run=
 	setarch -R true 2>/dev/null && run="setarch -R"
-	TSAN_OPTIONS="halt_on_error=1 die_after_fork=0" $$run build/stress/stress
+	TSAN_OPTIONS="halt_on_error=1 die_after_fork=0" $$run build/stress/stress 0
+	build/forks/stress
 
-# QEMU's emulation of a process does not survive a fork beside threads: none there.
+# Nor do QEMU's locks survive a fork beside threads.
 .PHONY: arm
 arm: build/arm/stress ## the native code without a warning by an ARM compiler, and the thread stress on it
 	@echo "==> threads and kernels on ARM (emulated)"
@@ -251,6 +253,10 @@ STRESS = $(NATIVE) tests/sanitize/stress.c tests/sanitize/build-stress
 build/stress/stress: $(STRESS) | system
 	@echo "==> building the thread stress with ThreadSanitizer"
 	sh tests/sanitize/build-stress build/stress gcc gfortran -O1 -g1 -fsanitize=thread
+
+build/forks/stress: $(STRESS) | system
+	@echo "==> building the thread stress"
+	sh tests/sanitize/build-stress build/forks gcc gfortran -O2
 
 build/arm/stress: $(STRESS) | arm-system
 	@echo "==> compiling the native code for ARM"
