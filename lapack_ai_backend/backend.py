@@ -43,7 +43,7 @@ def dispatch(method: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str
     """
     active = activation.effective_options() is not None
     if activation.is_skipped() or not (active or activation.PROCESS.known_to_uarray):
-        _trace_inactive(method, args, kwargs)
+        _trace_inactive(_name(method), args, kwargs)
         return NotImplemented
     _asked.method = None
     try:
@@ -51,6 +51,15 @@ def dispatch(method: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str
     except BackendNotImplementedError:
         pass
     return ask(method, args, kwargs) if active else NotImplemented
+
+
+def dispatch_here(function: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """As `dispatch`, for functions of ``numpy.linalg``, which no uarray backend knows."""
+    options = activation.effective_options()
+    if options is None or activation.is_skipped():
+        _trace_inactive(function, args, kwargs)
+        return NotImplemented
+    return _run(function, options, args, kwargs)
 
 
 class Gated:
@@ -164,10 +173,9 @@ def _tell_of_missing_device(function: str, decision: Any, options: Options) -> N
     observation.log_once(logging.WARNING if asked else logging.INFO, function, reason)
 
 
-def _trace_inactive(method: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+def _trace_inactive(function: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     """A trace shows the calls of contexts where the backend is off, too; counters do not."""
     if observation.is_traced():
-        function = _name(method)
         observation.begin(decide(function, problem.of_call(function, args, kwargs), None))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import operator
 from collections.abc import Callable, Mapping
@@ -24,8 +25,8 @@ def explain(
     Parameters
     ----------
     func : callable or str
-        ``numpy.matmul``, ``operator.matmul``, a function of ``scipy.linalg``, or a name of
-        one: "numpy.matmul", "svd".
+        ``numpy.matmul``, ``operator.matmul``, ``numpy.linalg.svd``, a function of
+        ``scipy.linalg``, or a name of one: "numpy.matmul", "numpy.linalg.svd", "svd" (SciPy's).
     *args, **kwargs
         The call's arguments.
     options : mapping, optional
@@ -69,7 +70,7 @@ def _active(function: str) -> bool:
     """Whether a call of the function made here would be routed."""
     if activation.is_skipped():
         return False
-    registered = activation.PROCESS.known_to_uarray and function != multimethods.MATMUL
+    registered = activation.PROCESS.known_to_uarray and function.startswith("scipy.linalg.")
     return registered or activation.effective_options() is not None
 
 
@@ -88,8 +89,7 @@ def _problem(function: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> pr
             np.matmul(*args, **kwargs)  # raises NumPy's own error
         known = {name: kwargs[name] for name in ("dtype", "axes", "casting", "signature") if name in kwargs}
         return problem.of_product(args[0], args[1], **known)
-    import scipy.linalg
-
-    signature = inspect.signature(getattr(scipy.linalg, function.rpartition(".")[2]))
+    module, _, name = function.rpartition(".")
+    signature = inspect.signature(getattr(importlib.import_module(module), name))
     signature.bind(*args, **kwargs)  # raises the TypeError that the call would raise
     return problem.of_call(function, args, kwargs)

@@ -2,16 +2,18 @@
 
 ``scipy.linalg`` functions keep their identity and get another ``__code__``: a
 trampoline that asks the dispatch when the backend is on and calls the stock
-function otherwise. ``numpy.matmul`` gets other inner loops (csrc/matmul_hook.c), and
+function otherwise. So do those that ``numpy.linalg``'s dispatchers of ``__array_function__`` call. ``numpy.matmul`` gets other inner loops (csrc/matmul_hook.c), and
 ndarray another ``@`` before it (csrc/matmul_slot.c).
 Nothing happens before the first `install`; `uninstall` puts everything back.
 """
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import os
 import threading
+from collections.abc import Callable
 from types import CodeType, FunctionType
 from typing import Any, NamedTuple
 
@@ -38,7 +40,7 @@ os.register_at_fork(after_in_child=_renew_lock)
 
 
 class Intercepted(NamedTuple):
-    """A function of SciPy with its own code and ours; made once, put in and taken out many times."""
+    """A stock function with its own code and ours; made once, put in and taken out many times."""
 
     function: Any  # a Python function
     own: CodeType
@@ -46,7 +48,7 @@ class Intercepted(NamedTuple):
 
 
 _made: dict[str, Intercepted] = {}
-STOCK: dict[str, FunctionType] = {}  # name -> a function that runs SciPy's own code, whatever is installed
+STOCK: dict[str, FunctionType] = {}  # public dotted name -> a function that runs the stock code, whatever is installed
 left_stock: dict[str, str] = {}  # public dotted name -> why it is not intercepted
 
 HOOK_FAILURES = {
@@ -67,7 +69,7 @@ def install() -> None:
             return
         observation.start_logging()
         _hook_matmul()
-        for name, arrays in multimethods.LINALG.items():
+        for name, arrays in multimethods.ARRAYS.items():
             _intercept(name, arrays)
         for name, reason in left_stock.items():
             observation.log.info("%s stays stock: %s", name, reason)
@@ -101,16 +103,16 @@ def _hook_matmul() -> None:
         left_stock[multimethods.MATMUL] = HOOK_FAILURES[status]
 
 
-# ---- scipy.linalg ---------------------------------------------------------------------------
+# ---- scipy.linalg and numpy.linalg ------------------------------------------------------------
 
 
 def _intercept(name: str, arrays: str) -> None:
-    import scipy.linalg
-
-    function: Any = getattr(scipy.linalg, name, None)
+    module, _, own_name = name.rpartition(".")
+    function: Any = getattr(importlib.import_module(module), own_name, None)
+    function = getattr(function, "_implementation", function)  # what a dispatcher of NumPy calls
     reason = _unknown(function, arrays)
     if reason:
-        left_stock[f"scipy.linalg.{name}"] = reason
+        left_stock[name] = reason
         return
     if name not in _made or _made[name].function is not function or _made[name].own is not function.__code__:
         _made[name] = _make(name, function, arrays)
@@ -122,8 +124,11 @@ def _make(name: str, function: FunctionType, arrays: str) -> Intercepted:
     stock = FunctionType(code, function.__globals__, function.__name__, function.__defaults__, function.__closure__)
     stock.__kwdefaults__ = function.__kwdefaults__
     STOCK[name] = stock
-    method = multimethods.multimethod(function, "scipy.linalg", arrays)
-    return Intercepted(function, code, _trampoline(code, stock, method))
+    module = name.rpartition(".")[0]
+    if module == "scipy.linalg":
+        method = multimethods.multimethod(function, module, arrays)
+        return Intercepted(function, code, _trampoline(code, stock, backend.dispatch, method))
+    return Intercepted(function, code, _trampoline(code, stock, backend.dispatch_here, name))
 
 
 def _unknown(function: Any, arrays: str) -> str:
@@ -136,10 +141,10 @@ def _unknown(function: Any, arrays: str) -> str:
     return f"its signature has no {', '.join(missing)}" if missing else ""
 
 
-def _trampoline(code: CodeType, stock: FunctionType, method: Any) -> CodeType:
+def _trampoline(code: CodeType, stock: FunctionType, dispatch: Callable[..., Any], method: Any) -> CodeType:
     """Code with the parameters and free variables of `code` that dispatches when the backend is on.
 
-    Objects are placed among the constants, so that no name enters SciPy's modules.
+    Objects are placed among the constants, so that no name enters the stock function's module.
     """
     parameters, arguments, positional, keywords = _call_forms(code)
     source = f"""
@@ -166,7 +171,7 @@ def make({", ".join(code.co_freevars)}):
         "@get": activation.ACTIVE.get,
         "@process": activation.PROCESS,
         "@stock": stock,
-        "@dispatch": backend.dispatch,
+        "@dispatch": dispatch,
         "@method": method,
     }
     constants = tuple(objects.get(value, value) if isinstance(value, str) else value for value in made.co_consts)

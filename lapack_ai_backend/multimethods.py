@@ -111,8 +111,16 @@ LINALG = {
     "toeplitz": "c r",
 }
 
+# Of numpy.linalg, what others there are made of: pinv, matrix_rank, norm and svdvals call svd, and so did cond before
+# NumPy 2.5. They ask this package only, as `@` does: uarray backends of the domain know SciPy's functions.
+NUMPY_LINALG = {"cond": "x", "svd": "a"}
+
+# Public dotted name -> the parameters that hold arrays.
+ARRAYS = {f"scipy.linalg.{name}": arrays for name, arrays in LINALG.items()}
+ARRAYS |= {f"numpy.linalg.{name}": arrays for name, arrays in NUMPY_LINALG.items()}
+
 # Public dotted names in the order of their numbers in the compiled policy; matmul is LAI_MATMUL = 0.
-FUNCTIONS = (MATMUL, *(f"scipy.linalg.{name}" for name in LINALG))
+FUNCTIONS = (MATMUL, *ARRAYS)
 ALIASES = {"scipy.linalg.solve_lyapunov": "scipy.linalg.solve_continuous_lyapunov"}  # one function object
 NUMBERS = {name: number for number, name in enumerate(FUNCTIONS)}
 

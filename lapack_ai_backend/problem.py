@@ -7,11 +7,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lapack_ai_backend.multimethods import LINALG, MATMUL
+from lapack_ai_backend.multimethods import ARRAYS, MATMUL
 
 # Arguments (place, name) that make a call another problem unless they have one of these values; None: not given.
 ACCEPTED: dict[str, dict[tuple[int, str], tuple[object, ...]]] = {
     "scipy.linalg.svd": {(5, "lapack_driver"): (None, "gesdd")},
+    "scipy.linalg.lstsq": {(6, "lapack_driver"): (None, "gelsd")},
+    "numpy.linalg.cond": {(1, "p"): (None, 2, -2)},  # of the singular values
+    "numpy.linalg.svd": {(3, "hermitian"): (None, False)},  # True: of eigenvalues
     "scipy.linalg.norm": {(1, "ord"): (2, -2, "nuc"), (2, "axis"): (None,)},  # functions of the singular values
 }
 
@@ -33,9 +36,9 @@ class Problem(NamedTuple):
 
 
 def of_matrix(function: str, a: Any) -> Problem | None:
-    """The problem of ``scipy.linalg`` calls on `a`; None unless `a` is plainly an array of matrices.
+    """The problem of calls on the matrix `a`; None unless `a` is plainly an array of matrices.
 
-    Subclasses, masked arrays and nested lists are SciPy's to interpret; so is everything empty.
+    Subclasses, masked arrays and nested lists are the stock function's to interpret; so is everything empty.
     The byte order is the kernels' to look at: they take a copy anyway.
     """
     if type(a) is not np.ndarray or a.ndim < 2 or a.size == 0:
@@ -44,13 +47,13 @@ def of_matrix(function: str, a: Any) -> Problem | None:
 
 
 def of_call(function: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Problem | None:
-    """The problem of a ``scipy.linalg`` call: that of its first array."""
+    """The problem of a call of ``scipy.linalg`` or ``numpy.linalg``: that of its first array."""
     for where, accepted in ACCEPTED.get(function, {}).items():
         value = _argument(args, kwargs, *where)
         # Other objects might compare in ways of their own.
         if not isinstance(value, (int, float, str, type(None))) or value not in accepted:
             return None
-    name = LINALG[function.rpartition(".")[2]].split()[0]
+    name = ARRAYS[function].split()[0]
     return of_matrix(function, _argument(args, kwargs, 0, name))
 
 

@@ -156,6 +156,25 @@ RULES = (
     ),
     *(
         Rule(
+            f"numpy-{name}-large",
+            f"numpy.linalg.{name}",
+            ("float32", "float64"),
+            LARGE,
+            "opencl_svd",
+            "NOT MEASURED",
+        )
+        for name in ("svd", "cond")
+    ),
+    Rule(
+        "lstsq-large",
+        "scipy.linalg.lstsq",
+        ("float32", "float64"),
+        LARGE,
+        "opencl_svd",
+        "NOT MEASURED",
+    ),
+    *(
+        Rule(
             f"{name}-large",
             f"scipy.linalg.{name}",
             ("float32", "float64"),

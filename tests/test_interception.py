@@ -23,7 +23,7 @@ from temporary_kernels import NAME, temporary_kernel
 
 import lapack_ai_backend as lapack_ai
 from lapack_ai_backend import activation, interception
-from lapack_ai_backend.multimethods import FUNCTIONS, LINALG
+from lapack_ai_backend.multimethods import ARRAYS, FUNCTIONS, LINALG
 from lapack_ai_backend.policy import Decision
 
 early_matmul = np.matmul
@@ -241,7 +241,7 @@ def test_inner_calls_reach_kernels() -> None:
 
     def svd(*args: Any, **kwargs: Any) -> Any:
         seen.append(args)
-        return interception.STOCK["svd"](*args, **kwargs)
+        return interception.STOCK["scipy.linalg.svd"](*args, **kwargs)
 
     stock = sl.pinv(MATRIX)
     with temporary_kernel("scipy.linalg.svd", svd), lapack_ai.set_backend(), lapack_ai.trace() as t:
@@ -325,12 +325,12 @@ def test_functions_keep_their_face(name: str) -> None:
         assert function.__doc__ == doc
         assert (function.__name__, function.__qualname__, function.__module__) == names
         assert (function.__defaults__, function.__kwdefaults__) == defaults
-        assert function.__code__.co_name == interception.STOCK[name].__code__.co_name
+        assert function.__code__.co_name == interception.STOCK[f"scipy.linalg.{name}"].__code__.co_name
         assert pickle.loads(pickle.dumps(function)) is function
 
 
 def test_signature_that_the_table_does_not_know_stays_stock(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(LINALG, "det", "matrix")
+    monkeypatch.setitem(ARRAYS, "scipy.linalg.det", "matrix")
     code = sl.det.__code__
     with lapack_ai.set_backend(), lapack_ai.trace() as t:
         assert sl.det.__code__ is code

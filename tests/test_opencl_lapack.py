@@ -274,6 +274,7 @@ def test_large_tiles_are_for_large_products(matrix_unit: Session, m: int, n: int
     operands, results = ([lapack._native(each) for each in pair] for pair in ((left, right), (c, work)))
     handles = ffi.new("lai_opencl *", matrix_unit.programs["float64"].handles[0])
     handles.kernels[lib.LAI_CL_GEMM], handles.gemm_tile[1].groups = ffi.NULL, 2
+    lib.lai_cl_forget_arguments(handles)
     status = lib.lai_cl_gemm(handles, 0, 0, 1, *operands, 0, *results)
     assert status == (0 if large else -48)  # CL_INVALID_KERNEL
     if large:
@@ -649,6 +650,16 @@ def test_laset_and_lacpy(host: Host, shape: tuple[int, int]) -> None:
     assert (host.from_device(triangle) == np.triu(a)).all()
 
 
+def test_arguments_do_not_outlive_their_buffers(host: Host) -> None:
+    """Kernels keep arguments from launch to launch; a buffer that takes the place of a freed one is another buffer."""
+    for k in range(20):
+        a = host.random(37, 29) + k
+        source, target = host.to_device(a), host.empty(37, 29)
+        lapack.lascl(host.session, source, target, 1)
+        assert (host.from_device(target) == 2 * a).all()
+        del source, target
+
+
 # ---- failures --------------------------------------------------------------------------------------------
 
 
@@ -661,10 +672,13 @@ def test_loops_stop_at_the_first_failure(host: Host) -> None:
     for number in (lib.LAI_CL_SWEEP_COLUMN, lib.LAI_CL_SWEEP_2, lib.LAI_CL_LASCL_TRANSPOSED):
         broken = ffi.new("lai_opencl *", whole[0])
         broken.kernels[number] = ffi.NULL
+        lib.lai_cl_forget_arguments(broken)
         assert lib.lai_cl_gebrd(broken, *native) == -48  # CL_INVALID_KERNEL
     broken = ffi.new("lai_opencl *", whole[0])
     broken.kernels[lib.LAI_CL_GEMM] = ffi.NULL
+    lib.lai_cl_forget_arguments(broken)
     assert lib.lai_cl_gebrd(broken, *native) == -48
+    lib.lai_cl_forget_arguments(whole)
     assert lib.lai_cl_gebrd(whole, *native) == 0
     host.session.queue.finish()
 
@@ -678,7 +692,9 @@ def test_cholqr_stops_at_the_first_failure(host: Host) -> None:
     for kernel in ("POTRF", "TRSM", "DISTANCE_TO_IDENTITY", "GEMM", "LASCL", "LASCL_TRANSPOSED", "LACPY_UPPER"):
         broken = ffi.new("lai_opencl *", whole[0])
         broken.kernels[getattr(lib, f"LAI_CL_{kernel}")] = ffi.NULL
+        lib.lai_cl_forget_arguments(broken)
         assert lib.lai_cl_cholqr(broken, *native) == -48  # CL_INVALID_KERNEL
+    lib.lai_cl_forget_arguments(whole)
     assert lib.lai_cl_cholqr(whole, *native) == 0
     host.session.queue.finish()
 

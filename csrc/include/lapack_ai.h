@@ -315,12 +315,21 @@ typedef struct {
     int groups;                         /* work-groups that the device runs at a time */
 } lai_gemm_tile;
 
+/* What a kernel was given last. Kernels keep their arguments, of which few change from launch to launch; to set them all takes
+ * as long as the launch. */
+enum { LAI_CL_ARGUMENTS = 48 };
+typedef struct {
+    int known;                          /* so many of them */
+    uint64_t values[LAI_CL_ARGUMENTS];
+} lai_kept_arguments;
+
 /* One device and one precision. Handles are pyopencl's int_ptr; it keeps the objects alive. */
 typedef struct {
     void *queue;                        /* cl_command_queue, in order */
     void *kernels[LAI_CL_KERNELS];      /* cl_kernel */
     void *gemm_large;                   /* another gemm, faster for large products; NULL where there is none */
     lai_gemm_tile gemm_tile[2];         /* of LAI_CL_GEMM and of gemm_large */
+    lai_kept_arguments *kept;           /* of `kernels`, then of gemm_large */
 } lai_opencl;
 
 /* Column-major: element (i, j) is at offset + i + j ld. A vector is a matrix of one column. */
@@ -333,6 +342,9 @@ typedef struct {
 /* Find OpenCL in the loader that this library (pyopencl's extension module) is linked with, which
  * it has mapped already. 0, or -1 where there is none. Once a process, before anything below. */
 int lai_opencl_load(const char *library);
+
+/* Before every function below: a buffer that was freed since, and a new one, may have the same handle. */
+void lai_cl_forget_arguments(const lai_opencl *cl);
 
 /* Elements of the workspace of the functions of the same name. */
 int64_t lai_cl_max_abs_work(void);

@@ -73,8 +73,7 @@ static int enqueue_tiles(const lai_opencl *cl, int tile, int m, int n, int64_t z
 {
     const lai_gemm_tile *const size = &cl->gemm_tile[tile];
     const lai_groups groups = { pieces(m, size->rows), pieces(n, size->columns), z };
-    return lai_cl_enqueue(cl, tile == LARGE ? cl->gemm_large : cl->kernels[LAI_CL_GEMM],
-                          (const size_t[]){ (size_t)size->items, 1, 1 }, groups, arguments, count);
+    return lai_cl_enqueue(cl, tile == LARGE ? LAI_CL_KERNELS : LAI_CL_GEMM, (const size_t[]){ (size_t)size->items, 1, 1 }, groups, arguments, count);
 }
 
 int lai_cl_gemm(const lai_opencl *cl, int transa, int transb, int alpha, const lai_matrix *a, const lai_matrix *b,

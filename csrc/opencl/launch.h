@@ -32,8 +32,8 @@ typedef struct {
 int lai_cl_launch(const lai_opencl *cl, enum lai_cl_kernel kernel, lai_groups groups,
                   const lai_argument *arguments, size_t count);
 
-/* The same for any kernel and size of work-groups. */
-int lai_cl_enqueue(const lai_opencl *cl, void *kernel, const size_t *local, lai_groups groups,
+/* The same for any size of work-groups, and for cl->gemm_large, whose number is LAI_CL_KERNELS. */
+int lai_cl_enqueue(const lai_opencl *cl, int kernel, const size_t *local, lai_groups groups,
                    const lai_argument *arguments, size_t count);
 
 /* Let the device begin with what is enqueued. */

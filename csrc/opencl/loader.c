@@ -3,6 +3,7 @@
  * A second loader in the process would know nothing of pyopencl's objects. pyopencl's extension module
  * is linked with its loader (wheels bundle one), and dlsym() searches what a library is linked with. */
 #include <dlfcn.h>
+#include <string.h>
 
 #include "opencl/launch.h"
 
@@ -56,21 +57,48 @@ static const size_t work_group_sizes[LAI_CL_KERNELS][3] = {
     [LAI_CL_DISTANCE_TO_IDENTITY] = { 256, 1, 1 },
 };
 
-int lai_cl_enqueue(const lai_opencl *cl, void *kernel, const size_t *local, lai_groups groups,
+void lai_cl_forget_arguments(const lai_opencl *cl)
+{
+    for (int i = 0; i <= LAI_CL_KERNELS; i++)
+        cl->kept[i].known = 0;
+}
+
+/* Gives a kernel the arguments that it has not. */
+static int set_arguments(void *kernel, lai_kept_arguments *kept, const lai_argument *arguments, int count)
+{
+    for (int i = 0; i < count; i++) {
+        uint64_t value = 0;
+        memcpy(&value, arguments[i].value, arguments[i].size);
+        if (i < kept->known && kept->values[i] == value)
+            continue;
+        kept->values[i] = value;
+        const int status = set_kernel_arg(kernel, (uint32_t)i, arguments[i].size, arguments[i].value);
+        if (status != CL_SUCCESS) {
+            kept->known = 0;
+            return status;
+        }
+    }
+    kept->known = count;
+    return CL_SUCCESS;
+}
+
+int lai_cl_enqueue(const lai_opencl *cl, int kernel, const size_t *local, lai_groups groups,
                    const lai_argument *arguments, size_t count)
 {
+    void *const handle = kernel == LAI_CL_KERNELS ? cl->gemm_large : cl->kernels[kernel];
     const size_t global[3] = { groups.x * local[0], groups.y * local[1], groups.z * local[2] };
     if (global[0] == 0 || global[1] == 0 || global[2] == 0)
         return CL_SUCCESS;
-    for (size_t i = 0; i < count; i++)
-        TRY(set_kernel_arg(kernel, i, arguments[i].size, arguments[i].value));
-    return enqueue_nd_range(cl->queue, kernel, 3, NULL, global, local, 0, NULL, NULL);
+    if (count > LAI_CL_ARGUMENTS)
+        return CL_INVALID_VALUE;
+    TRY(set_arguments(handle, &cl->kept[kernel], arguments, (int)count));
+    return enqueue_nd_range(cl->queue, handle, 3, NULL, global, local, 0, NULL, NULL);
 }
 
 int lai_cl_launch(const lai_opencl *cl, enum lai_cl_kernel kernel, lai_groups groups,
                   const lai_argument *arguments, size_t count)
 {
-    return lai_cl_enqueue(cl, cl->kernels[kernel], work_group_sizes[kernel], groups, arguments, count);
+    return lai_cl_enqueue(cl, (int)kernel, work_group_sizes[kernel], groups, arguments, count);
 }
 
 int lai_cl_flush(const lai_opencl *cl)

@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from scipy.linalg import get_lapack_funcs
 
 from lapack_ai_backend.errors import Decline
 
@@ -75,11 +76,29 @@ class Verification:
         )
         self._assert_small(_frobenius(np.dot(vh, np.dot(vh.T, z)) - z), _frobenius(z), "orthogonality of V", len(z))
 
+    def least_squares(self, x: Array, b: Array, s: Array, rank: int, *, transposed: bool) -> None:
+        """``A'(b - A x) = 0`` but for what the values that do not count leave, and ``|x| <= |b| / s[rank - 1]``.
+
+        For a random combination of the columns of `x` and `b`. `transposed`: A is this matrix's transpose.
+        """
+        self.values(s)
+        rng = np.random.default_rng(self.a.shape)
+        weights = rng.standard_normal(b.shape[1]).astype(s.dtype)
+        a, x, b = self.a.T if transposed else self.a, np.dot(x, weights), np.dot(b, weights)
+        gradient = np.dot(a.T, (b - np.dot(a, x * self.factor)) * self.factor)
+        left = float(s[rank]) * _frobenius(b) if rank < len(s) else 0.0
+        scale = float(s[0]) * (_frobenius(b) + float(s[0]) * _frobenius(x))
+        self._assert_small(_frobenius(gradient) - left, scale, "normal equations", max(self.a.shape))
+        least = float(s[rank - 1]) if rank else 1.0
+        most = _frobenius(b) if rank else 0.0
+        self._assert_small(least * _frobenius(x) - most, most, "norm of the solution", max(self.a.shape))
+
     def reference(self, s: Array, u: Array | None = None, vh: Array | None = None) -> None:
-        """Values against LAPACK as NumPy carries it; with vectors, every entry of the products."""
+        """Values against LAPACK as SciPy carries it; with vectors, every entry of the products."""
         self.values(s)
         a = self.a * self.factor
-        wanted = np.linalg.svd(a, compute_uv=False)
+        _, wanted, _, info = get_lapack_funcs("gesdd", (a,))(a, compute_uv=0)  # numpy.linalg.svd might come back here
+        _assert(info == 0, "LAPACK did not converge")
         self._assert_small(float(np.abs(wanted - s).max()), float(wanted[0]), "difference of singular values")
         if u is None or vh is None:
             return

@@ -244,7 +244,9 @@ def bdsvx(session: Session, d: Matrix, e: Matrix, s: Matrix) -> None:
 def _run(session: Session, routine: str, *arguments: Any) -> None:
     dtype = next(each.dtype for each in arguments if isinstance(each, Matrix))
     native = [_native(each) if isinstance(each, Matrix) else each for each in arguments]
-    status = getattr(lib, f"lai_cl_{routine}")(programs.kernels(session, dtype), *native)
+    kernels = programs.kernels(session, dtype)
+    lib.lai_cl_forget_arguments(kernels)
+    status = getattr(lib, f"lai_cl_{routine}")(kernels, *native)
     if status:
         raise DeviceError(f"{session.device.name}: {routine}: {_status_name(status)} ({status})")
 

@@ -73,6 +73,8 @@ class _Program:
         self.kernels = {number: _kernel(self.program, name) for name, number in kernel_names().items()}
         self.gemm_large: pyopencl.Kernel | None = None
         self.handles = ffi.new("lai_opencl *")
+        self.kept = ffi.new("lai_kept_arguments[]", len(self.kernels) + 1)
+        self.handles.kept = self.kept
         self.handles.queue = ffi.cast("void *", session.queue.int_ptr)
         self.handles.gemm_tile[0] = Tile(16 * rows, 16 * columns, 256, 3).on(session)
         for number, kernel in self.kernels.items():
@@ -165,6 +167,7 @@ def _is_exact(session: Session, candidate: Any, tile: Tile) -> bool:
             a, b, c = operand(m, k, 25), operand(k, n, 20), operand(m, n, 45)
             held, matrices = zip(*map(native, (a.T if transa else a, b.T if transb else b, c)), strict=True)
             left, right, target = matrices
+            lib.lai_cl_forget_arguments(candidate)
             if lib.lai_cl_gemm(candidate, transa, transb, -1, left, right, 1, target, ffi.NULL) != 0:
                 return False
             found = np.empty_like(c)

@@ -1,4 +1,4 @@
-"""Kernels of decompositions of ``scipy.linalg``; linalg/ holds their functions, imported when one is called."""
+"""Kernels of decompositions of ``scipy.linalg`` and ``numpy.linalg``; linalg/ holds their functions, imported when one is called."""
 
 from __future__ import annotations
 
@@ -26,7 +26,32 @@ def _norm(*args: Any, **kwargs: Any) -> Any:
     return norm(*args, **kwargs)
 
 
-SVD = {"scipy.linalg.svd": _svd, "scipy.linalg.svdvals": _svdvals, "scipy.linalg.norm": _norm}
+def _numpy_svd(*args: Any, **kwargs: Any) -> Any:
+    from lapack_ai_backend.linalg.svd import numpy_svd
+
+    return numpy_svd(*args, **kwargs)
+
+
+def _numpy_cond(*args: Any, **kwargs: Any) -> Any:
+    from lapack_ai_backend.linalg.svd import numpy_cond
+
+    return numpy_cond(*args, **kwargs)
+
+
+def _lstsq(*args: Any, **kwargs: Any) -> Any:
+    from lapack_ai_backend.linalg.lstsq import lstsq
+
+    return lstsq(*args, **kwargs)
+
+
+SVD = {
+    "scipy.linalg.svd": _svd,
+    "scipy.linalg.svdvals": _svdvals,
+    "scipy.linalg.norm": _norm,
+    "scipy.linalg.lstsq": _lstsq,
+    "numpy.linalg.cond": _numpy_cond,
+    "numpy.linalg.svd": _numpy_svd,
+}
 
 register(
     Kernel(
