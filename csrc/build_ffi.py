@@ -24,6 +24,11 @@ def files(*suffixes: str) -> list[str]:
 
 ffi = FFI()
 ffi.cdef((ROOT / HEADER).read_text(encoding="utf-8"))
+# lai_device_functions, as lapack_ai_backend/backend.py defines them.
+ffi.cdef("""
+extern "Python" int lai_python_serves(const lai_table *table, int kernel, int dtype);
+extern "Python" int lai_python_multiply(const lai_table *table, int dtype, const lai_product *product);
+""")
 ffi.set_source(
     "lapack_ai_backend._native",
     '#include "native.h"',

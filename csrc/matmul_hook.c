@@ -176,13 +176,40 @@ static double now(void)
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
+/* 1 when the device has done it; else the failure is counted, and the decision is what the other rows say. */
+static int run_on_device(lai_decision *d, const lai_product *p)
+{
+    fenv_t environment;
+
+    feholdexcept(&environment);     /* flags that Python raises are nobody's; what is not finite, the device leaves to others */
+    int reason = lai_device_multiply(d->table, d->problem.dtype, p);
+    fesetenv(&environment);
+    if (reason == LAI_ROUTED)
+        return 1;
+    if (reason < 0) {
+        PyErr_SetInterrupt();       /* the program hears of it when the product is there */
+        reason = LAI_KERNEL_DECLINED;
+    }
+    const lai_decision failed = {.problem = d->problem, .table = d->table, .kernel = LAI_STOCK, .rule = -1, .reason = reason};
+    lai_decide_without(d, LAI_OPENCL_GEMM);
+    if (d->kernel == LAI_STOCK)
+        d->reason = reason;         /* the caller counts it */
+    else
+        lai_count(&failed, &failed.blocks, 0, 1, 0);
+    return 0;
+}
+
 /* Runs the kernel that was decided for; 0 where it did not do it, and the decision is for stock. */
 static int run_kernel(lai_decision *d, char **args, const npy_intp *dims, const npy_intp *steps,
                       const lai_stock *stock, lai_blocks *blocks)
 {
     const lai_product p = describe(args, dims, steps);
-    const int status = lai_run_product(d->kernel, d->problem.dtype, &p, stock, blocks);
 
+    if (d->kernel == LAI_OPENCL_GEMM && run_on_device(d, &p))
+        return 1;
+    if (d->kernel == LAI_STOCK)
+        return 0;
+    const int status = lai_run_product(d->kernel, d->problem.dtype, &p, stock, blocks);
     if (status == LAI_DONE)
         return 1;
     d->kernel = LAI_STOCK;

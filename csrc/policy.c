@@ -54,7 +54,29 @@ int lai_match_row(const lai_row *row, const lai_problem *problem)
     return match(row, problem, &e);
 }
 
+static lai_device_functions device;
+
+void lai_use_device_functions(const lai_device_functions *functions)
+{
+    device = *functions;
+}
+
+int lai_device_serves(const lai_table *table, int kernel, int dtype)
+{
+    return device.serves ? device.serves(table, kernel, dtype) : LAI_DEVICE;
+}
+
+int lai_device_multiply(const lai_table *table, int dtype, const lai_product *product)
+{
+    return device.multiply ? device.multiply(table, dtype, product) : LAI_DEVICE;
+}
+
 void lai_decide(lai_decision *d)
+{
+    lai_decide_without(d, -1);
+}
+
+void lai_decide_without(lai_decision *d, int kernel)
 {
     const lai_table *table = d->table;
     const int f = d->problem.function;
@@ -73,10 +95,15 @@ void lai_decide(lai_decision *d)
     const int *first = table->first + LAI_DTYPES * f;
     d->reason = first[0] == first[LAI_DTYPES] ? LAI_NO_RULE : LAI_DTYPE;
     for (int i = first[d->problem.dtype]; i < first[d->problem.dtype + 1]; i++) {
-        const int reason = match(&table->rows[i], &d->problem, &e);
+        const lai_row *row = &table->rows[i];
+        if (row->kernel == kernel)
+            continue;
+        int reason = match(row, &d->problem, &e);
+        if (reason == LAI_ROUTED && row->on_device)     /* asked last, for problems that are worth it */
+            reason = lai_device_serves(table, row->kernel, d->problem.dtype);
         if (reason == LAI_ROUTED) {
-            d->kernel = table->rows[i].kernel;
-            d->rule = table->rows[i].rule;
+            d->kernel = row->kernel;
+            d->rule = row->rule;
             if (d->kernel != LAI_STOCK)
                 d->reason = LAI_ROUTED;
             else if (d->reason < LAI_SYMMETRIC)     /* else a kernel was measured to be faster, and may not */

@@ -17,9 +17,9 @@ import numpy as np
 
 from lapack_ai_backend import activation, multimethods, observation, problem
 from lapack_ai_backend.errors import Decline, KernelError
-from lapack_ai_backend.native import lib
+from lapack_ai_backend.native import DTYPES, ffi, lib
 from lapack_ai_backend.options import Options, environment_options
-from lapack_ai_backend.policy import decide, readable, table_for
+from lapack_ai_backend.policy import by_address, decide, readable, serves, table_for
 from lapack_ai_backend.reasons import NUMBERS as REASONS
 from lapack_ai_backend.registry import STOCK, Kernel, by_number, count_failure, is_broken
 from lapack_ai_backend.uarray_adapter import BackendNotImplementedError
@@ -140,22 +140,30 @@ def _call(kernel: Kernel, decision: Any, options: Options, args: tuple[Any, ...]
     """Run a kernel; whatever it raises becomes stock's turn, unless strict."""
     function = multimethods.FUNCTIONS[decision.problem.function]
     try:
-        with np.errstate(all="ignore"):  # as in LAPACK, whose flags NumPy does not look at
-            result = kernel.run[function](options, *args, **kwargs)
+        result = _compute(kernel, function, options, args, kwargs)
     except Exception as error:
         code = _reason_of(error)
         decision.reason = REASONS[code]
         if options.strict:
             raise KernelError(f"{kernel.name} failed: {error}") from error
-        if code in FAILURES:
-            count_failure(kernel)
-        broken = " and is switched off" if is_broken(kernel) else ""
-        # As text: a handler that keeps the exception would keep its frames, and with them device memory.
-        observation.log.warning("%s failed (%s)%s, stock runs %s: %s", kernel.name, code, broken, function, repr(error))
+        _tell_of_failure(kernel, function, code, error)
         return NotImplemented
     if result is NotImplemented:
         decision.reason = REASONS["kernel_declined"]
     return result
+
+
+def _compute(kernel: Kernel, function: str, options: Options, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    with np.errstate(all="ignore"):  # as in LAPACK, whose flags NumPy does not look at
+        return kernel.run[function](options, *args, **kwargs)
+
+
+def _tell_of_failure(kernel: Kernel, function: str, code: str, error: Exception) -> None:
+    if code in FAILURES:
+        count_failure(kernel)
+    broken = " and is switched off" if is_broken(kernel) else ""
+    # As text: a handler that keeps the exception would keep its frames, and with them device memory.
+    observation.log.warning("%s failed (%s)%s, stock runs %s: %s", kernel.name, code, broken, function, repr(error))
 
 
 def _reason_of(error: Exception) -> str:
@@ -178,5 +186,51 @@ def _trace_inactive(function: str, args: tuple[Any, ...], kwargs: dict[str, Any]
     if observation.is_traced():
         observation.begin(decide(function, problem.of_call(function, args, kwargs), None))
 
+
+# ---- what the loop of numpy.matmul asks: lai_device_functions of csrc/include/lapack_ai.h --------------------------
+
+INTERRUPTED = -1
+
+NAMES = {code: name for name, code in DTYPES.items() if not name.startswith("u")}
+
+
+@ffi.def_extern(error=REASONS["kernel_failed"])  # type: ignore[untyped-decorator]  # cffi has no types
+def lai_python_serves(c_table: Any, number: int, dtype: int) -> Any:
+    """Whether a device serves; the policy asks this of rows that want one."""
+    return REASONS[serves(by_number(number), NAMES[dtype], by_address(c_table).options)]
+
+
+@ffi.def_extern(error=REASONS["kernel_failed"])  # type: ignore[untyped-decorator]  # cffi has no types
+def lai_python_multiply(c_table: Any, dtype: int, product: Any) -> Any:
+    """``C = A B`` on a device. NumPy's loops cannot raise: other kernels, or stock, take over even where ``strict``."""
+    kernel, options = by_number(lib.LAI_OPENCL_GEMM), by_address(c_table).options
+    try:
+        matrices = _matrices(product, NAMES[dtype])
+        result = _compute(kernel, multimethods.MATMUL, options, matrices, {}) if matrices else NotImplemented
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except Exception as error:
+        code = _reason_of(error)
+        _tell_of_failure(kernel, multimethods.MATMUL, code, error)
+        return REASONS[code]
+    return REASONS["kernel_declined" if result is NotImplemented else "routed"]
+
+
+def _matrices(p: Any, dtype: str) -> tuple[np.ndarray[Any, Any], ...]:
+    """A, B and C of a product as arrays; empty where rows or columns are reversed or all the same."""
+    a, b, c = (p.a_row, p.a_column), (p.b_row, p.b_column), (p.c_row, p.c_column)
+    if min(*a, *b, *c) <= 0:
+        return ()
+    return _array(p.a, p.m, p.k, a, dtype), _array(p.b, p.k, p.n, b, dtype), _array(p.c, p.m, p.n, c, dtype)
+
+
+def _array(data: Any, m: int, n: int, strides: tuple[int, int], dtype: str) -> np.ndarray[Any, Any]:
+    size = (m - 1) * strides[0] + (n - 1) * strides[1] + np.dtype(dtype).itemsize
+    return np.ndarray((m, n), dtype, ffi.buffer(ffi.cast("char *", data), size), 0, strides)
+
+
+lib.lai_use_device_functions(
+    ffi.new("lai_device_functions *", {"serves": lib.lai_python_serves, "multiply": lib.lai_python_multiply})
+)
 
 assert multimethods.NUMBERS[multimethods.MATMUL] == lib.LAI_MATMUL

@@ -2,8 +2,9 @@
 
 ``scipy.linalg`` functions keep their identity and get another ``__code__``: a
 trampoline that asks the dispatch when the backend is on and calls the stock
-function otherwise. So do those that ``numpy.linalg``'s dispatchers of ``__array_function__`` call. ``numpy.matmul`` gets other inner loops (csrc/matmul_hook.c), and
-ndarray another ``@`` before it (csrc/matmul_slot.c).
+function otherwise. So do those that ``numpy.linalg``'s dispatchers of ``__array_function__``
+call. ``numpy.matmul`` gets other inner loops (csrc/matmul_hook.c), and ndarray another ``@``
+before it (csrc/matmul_slot.c).
 Nothing happens before the first `install`; `uninstall` puts everything back.
 """
 

@@ -149,6 +149,7 @@ def _rows_of(
             "kernel": kernel.number,
             "rule": number,
             "blocked": REASONS[reason],
+            "on_device": kernel.where == OPENCL,
             "dtypes": bits,
             **limits.__dict__,
         }
@@ -180,8 +181,8 @@ def _rules_of_policy(options: Options) -> tuple[Rule, ...]:
         return rules.RULES
     # Tuning has no time for products as large as those that gain: they stay with the shipped rules, and no tuned one
     # names their kernel at sizes where it was measured to lose.
-    large = [rule for rule in rules.RULES if rule.kernel == tuned_rules.NOT_TUNED]
-    small = [rule for rule in tuned if rule.kernel != tuned_rules.NOT_TUNED]
+    large = [rule for rule in rules.RULES if rule.kernel in tuned_rules.NOT_TUNED]
+    small = [rule for rule in tuned if rule.kernel not in tuned_rules.NOT_TUNED]
     return (*large, *small, *(rule for rule in rules.RULES if rule.function != MATMUL))
 
 
@@ -227,10 +228,8 @@ def _verdicts(function: str, problem: Problem, options: Options) -> Iterator[tup
         code = _capable(kernel, problem, options)
         if code == "routed" and forced not in (None, kernel.name):
             code = "forced"
-        if code == "routed" and is_broken(kernel):
-            code = "broken"
-        if code == "routed" and not _device_serves(kernel, problem, options):
-            code = "device"
+        if code == "routed":
+            code = serves(kernel, problem.dtype, options)
         if function in options.disable:
             code = "disabled"
         yield kernel, "" if code == "routed" else _text(code, problem, options)
@@ -265,11 +264,8 @@ def decide(function: str, problem: Problem | None, table: Table | None) -> Any:
     lib.lai_decide(decision)
     if problem is None and decision.reason not in UNSEEN:
         decision.kernel, decision.rule, decision.reason = STOCK.number, -1, REASONS["input"]
-    kernel = by_number(decision.kernel)
-    if is_broken(kernel):
+    if is_broken(by_number(decision.kernel)):
         decision.kernel, decision.rule, decision.reason = STOCK.number, -1, REASONS["broken"]
-    elif table and not _device_serves(kernel, seen, table.options):
-        decision.kernel, decision.rule, decision.reason = STOCK.number, -1, REASONS["device"]
     if table and decision.reason in LASTING:
         if len(table.declined) >= MOST_DECLINED:
             table.declined.clear()
@@ -277,9 +273,21 @@ def decide(function: str, problem: Problem | None, table: Table | None) -> Any:
     return decision
 
 
-def _device_serves(kernel: Kernel, problem: Problem, options: Options) -> bool:
-    """Whether a kernel has the device that it wants; asks OpenCL only for kernels that want one."""
-    return kernel.where != OPENCL or devices.choose(options.device, problem.dtype) is not None
+def serves(kernel: Kernel, dtype: str, options: Options) -> str:
+    """ "routed" where a kernel has the device that it wants and has not failed too often, else why it does not serve.
+
+    Asks OpenCL for kernels that want a device only.
+    """
+    if is_broken(kernel):
+        return "broken"
+    if kernel.where == OPENCL and devices.choose(options.device, dtype) is None:
+        return "device"
+    return "routed"
+
+
+def by_address(c_table: Any) -> Table:
+    """The table of a C pointer."""
+    return _BY_ADDRESS[address(c_table)]
 
 
 def _text(code: str, problem: Problem, options: Options) -> str:

@@ -119,6 +119,14 @@ RULES = (
         "loses below n = 100. " + MACHINE,
     ),
     Rule(
+        "matmul-device",
+        MATMUL,
+        FLOATS,
+        Limits(min_dim=512, min_work=2**33, max_batch=1, symmetric=False),
+        "opencl_gemm",
+        "NOT MEASURED",
+    ),
+    Rule(
         "matmul-large",
         MATMUL,
         ("float64",),

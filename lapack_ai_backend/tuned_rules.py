@@ -25,7 +25,7 @@ from lapack_ai_backend.multimethods import MATMUL
 from lapack_ai_backend.registry import STOCK, UNLIMITED, Limits, of_function
 from lapack_ai_backend.rules import Rule
 
-NOT_TUNED = "alphatensor49_blocked"  # pays from sizes on that take seconds a call
+NOT_TUNED = ("opencl_gemm", "alphatensor49_blocked")  # pay from sizes on that take seconds a call
 VERSION = 1  # of the file's format
 
 log = logging.getLogger("lapack_ai_backend")

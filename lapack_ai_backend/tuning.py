@@ -171,7 +171,7 @@ def measure(grid: Grid, advance: Callable[[Point], None]) -> list[Measurement]:
 def _able(point: Point) -> list[str]:
     """Kernels to tune whose own limits take the problem."""
     problem = Problem(MATMUL, point.dtype, point.m, point.k, point.n, point.batch)
-    return [each.name for each in candidates(MATMUL, problem, Options()) if each.allowed and each.name != NOT_TUNED]
+    return [each.name for each in candidates(MATMUL, problem, Options()) if each.allowed and each.name not in NOT_TUNED]
 
 
 def _other_line(point: Point) -> tuple[object, ...]:

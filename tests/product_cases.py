@@ -98,9 +98,9 @@ def _largest_ratio(error: Array, bound: Array) -> float:
 
 
 def componentwise_ratio(c: Array, a: Array, b: Array) -> float:
-    """max |C - Ĉ| / (eps |A| |B|), entry by entry."""
+    """max |C - Ĉ| / (k eps |A| |B|), entry by entry, k the inner size."""
     exact = reference(a, b)
-    bound = np.finfo(c.dtype).eps * np.matmul(_magnitude(a), _magnitude(b))
+    bound = a.shape[-1] * np.finfo(c.dtype).eps * np.matmul(_magnitude(a), _magnitude(b))
     return _largest_ratio(_magnitude(c - exact), bound)
 
 

@@ -125,6 +125,8 @@ LAYERS = (
     "registry.products",
     "registry.decompositions",
     "registry",
+    "linalg.gemm",
+    "linalg.lstsq",
     "linalg.svd",
     "linalg.gesdd",
     "linalg.bidiagonal",

@@ -82,7 +82,9 @@ def test_rank_and_cutoff(name: str, cond: float | None) -> None:
             np.testing.assert_array_equal(np.isnan(squares), np.isnan(wanted[1]))
             kept = s[:rank]
             condition = float(kept[0] / kept[-1]) if rank else 1.0
-            np.testing.assert_allclose(x, wanted[0], rtol=0, atol=1e-12 * condition**2 * max(1, np.abs(wanted[0]).max()))
+            np.testing.assert_allclose(
+                x, wanted[0], rtol=0, atol=1e-12 * condition**2 * max(1, np.abs(wanted[0]).max())
+            )
         else:  # by eps
             assert np.isfinite(computed(matrix("gauss", *shape, "float64"), b, cond)[0]).all()
 
@@ -173,5 +175,6 @@ def test_wrong_solutions_are_found() -> None:
     longer = x + 1e3 * STOCK["scipy.linalg.null_space"](wide)[:, :2]
     with pytest.raises(Decline, match="norm of the solution"):
         checks.least_squares(longer, b[:20], s, 20, transposed=True)
+    of_zero = Verification(np.zeros((3, 2)), 0)
     with pytest.raises(Decline, match="norm of the solution"):
-        Verification(np.zeros((3, 2)), 0).least_squares(np.ones((2, 1)), np.ones((3, 1)), np.zeros(2), 0, transposed=False)
+        of_zero.least_squares(np.ones((2, 1)), np.ones((3, 1)), np.zeros(2), 0, transposed=False)

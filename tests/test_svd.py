@@ -27,8 +27,9 @@ from svd_cases import (
 )
 
 import lapack_ai_backend as lapack_ai
-from lapack_ai_backend import interception, observation, registry
+from lapack_ai_backend import observation, registry
 from lapack_ai_backend.errors import Decline, KernelError
+from lapack_ai_backend.interception import STOCK
 from lapack_ai_backend.linalg import gesdd
 from lapack_ai_backend.opencl import memory
 
@@ -171,7 +172,7 @@ def test_ratios_on_drawn_matrices(
     hypothesis.assume(np.isfinite(a).all())
     found = worst(a, full)
     hypothesis.target(max(found.values()))
-    u, s, vh = interception.STOCK["scipy.linalg.svd"](a, full_matrices=full)
+    u, s, vh = STOCK["scipy.linalg.svd"](a, full_matrices=full)
     assert_well(found, max(ALARM, 2 * max(ratios(a, u, s, vh).values())))  # LAPACK drops 49 eps where n <= 25
 
 
@@ -237,7 +238,7 @@ def test_floating_point_flags_are_nobodys_business(name: str) -> None:
     with np.errstate(all="raise"):
         s = computed(sl.svd, HARD_ON_FLAGS[name])[1]
         computed(sl.svdvals, HARD_ON_FLAGS[name])
-    wanted = interception.STOCK["scipy.linalg.svd"](HARD_ON_FLAGS[name])[1]
+    wanted = STOCK["scipy.linalg.svd"](HARD_ON_FLAGS[name])[1]
     np.testing.assert_allclose(s, wanted, rtol=1e-14, atol=1e-14 * min(s[0], 1e308))
 
 
@@ -289,14 +290,20 @@ def test_result_is_of_stocks_kind(shape: tuple[int, ...], full: bool) -> None:
     """Types, shapes, dtypes, memory layout; single and double precision."""
     for dtype in DTYPES:
         a = np.random.default_rng(1).standard_normal(shape).astype(dtype)
-        got, wanted = computed(sl.svd, a, full_matrices=full), interception.STOCK["scipy.linalg.svd"](a, full_matrices=full)
+        got, wanted = (
+            computed(sl.svd, a, full_matrices=full),
+            STOCK["scipy.linalg.svd"](a, full_matrices=full),
+        )
         assert type(got) is type(wanted)
         for ours, stocks in zip(got, wanted, strict=True):
             assert (type(ours), ours.dtype, ours.shape) == (type(stocks), stocks.dtype, stocks.shape)
             assert ours.flags.writeable
             if len(shape) == 2:
                 assert ours.strides == stocks.strides or 1 in ours.shape
-        values, stock_s = computed(sl.svd, a, compute_uv=False), interception.STOCK["scipy.linalg.svd"](a, compute_uv=False)
+        values, stock_s = (
+            computed(sl.svd, a, compute_uv=False),
+            STOCK["scipy.linalg.svd"](a, compute_uv=False),
+        )
         assert (type(values), values.dtype, values.shape) == (type(stock_s), stock_s.dtype, stock_s.shape)
 
 
@@ -370,7 +377,7 @@ def test_non_finite_input_is_scipys_error(value: float, check_finite: bool, plac
         a = np.random.default_rng(0).standard_normal(shape)
         a.flat[place] = value
         for function in (sl.svd, sl.svdvals):
-            stock = functools.partial(interception.STOCK[f"scipy.linalg.{function.__name__}"], a, check_finite=check_finite)
+            stock = functools.partial(STOCK[f"scipy.linalg.{function.__name__}"], a, check_finite=check_finite)
             ours, stocks = outcome(functools.partial(function, a, check_finite=check_finite)), outcome(stock)
             assert ours.result == stocks.result
             assert (ours.error or ())[:2] == (stocks.error or ())[:2]  # without the frames of the call
@@ -436,7 +443,7 @@ def test_wrong_arguments_are_stocks_errors(name: str) -> None:
     function, arguments = WRONG[name]
     a = np.eye(3)
     ours = outcome(functools.partial(function, a, **arguments))
-    stocks = outcome(functools.partial(interception.STOCK[f"scipy.linalg.{function.__name__}"], a, **arguments))
+    stocks = outcome(functools.partial(STOCK[f"scipy.linalg.{function.__name__}"], a, **arguments))
     assert stocks.error is not None
     assert ours.error[:2] == stocks.error[:2]
     assert registry.FAILURES == {}

@@ -128,7 +128,7 @@ def test_the_driver_copies_where_memory_is_shared(session: Session) -> None:
     session.staging = None
     a = random(2**20)
     assert there_and_back(session, a).tobytes() == a.tobytes()
-    assert transfer.Room(session, (2**10, 2**10), "float64").take().shape == (2**10, 2**10)
+    assert transfer.Room(session, np.empty((2**10, 2**10), order="F")).take().shape == (2**10, 2**10)
     assert session.staging is None
 
 
@@ -194,7 +194,7 @@ def test_threads_that_cannot_be_started(session: Session, pinned: None) -> None:
     there_and_back(session, a)
     session.staging.threads.shutdown()
     assert there_and_back(session, a).tobytes() == a.tobytes()
-    transfer.Room(session, (300, 300), "float64").take()
+    transfer.Room(session, np.empty((300, 300), order="F")).take()
 
 
 def test_release_gives_the_memory_back(session: Session, pinned: None, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -221,13 +221,13 @@ def test_release_gives_the_memory_back(session: Session, pinned: None, monkeypat
 
 def test_room_is_written_to_by_nobody_else(session: Session, pinned: None) -> None:
     """What its threads have not begun when it is taken, they do not begin later."""
-    transfer.Room(session, (300, 300), "float64").take()  # makes the threads
+    transfer.Room(session, np.empty((300, 300), order="F")).take()  # makes the threads
     begun, go = threading.Event(), threading.Event()
     session.staging.threads.shutdown()
     session.staging.threads = ThreadPoolExecutor(1)
     session.staging.submit(lambda: (begun.set(), go.wait(10), None)[2])
     begun.wait(10)
-    found = transfer.Room(session, (400, 300), "float32").take()
+    found = transfer.Room(session, np.empty((400, 300), "f4", "F")).take()
     assert (found.shape, found.dtype, found.flags.f_contiguous) == ((400, 300), np.float32, True)
     found.fill(7)
     go.set()

@@ -93,6 +93,7 @@ enum lai_kernel {
     LAI_INTEGER,            /* 2-D integer products, blocked, exact modulo 2^w */
     LAI_ALPHATENSOR49_BLOCKED, /* large 2-D float and complex products, cut in 4 x 4 blocks */
     LAI_GEMM_ALPHA,         /* 2-D float products by fortran/{d,s}gemm_alpha.f90 */
+    LAI_OPENCL_GEMM,        /* large 2-D float products, on a device: not by lai_run_product */
     LAI_PRODUCT_KERNELS,    /* kernels of other functions are numbered from here */
     LAI_OPENCL_SVD = LAI_PRODUCT_KERNELS
 };
@@ -140,10 +141,10 @@ enum lai_reason {
     LAI_SIZE,
     LAI_BATCH,
     LAI_SYMMETRIC,          /* A @ A.T: BLAS keeps it symmetric and halves the work */
+    LAI_DEVICE,             /* the row wants a device that is not there: asked last, yet other rows may tell more */
     LAI_ISA,                /* the row wants a higher instruction set */
     LAI_THREADS,            /* the row wants as many threads as NumPy's BLAS uses */
     LAI_ACCURACY,           /* option accuracy excludes the kernel */
-    LAI_DEVICE,             /* the row wants a device that is not there */
     LAI_FORCED,             /* option force names another kernel, or stock */
     LAI_INPUT,              /* scipy.linalg: the arguments are not plain arrays that a kernel takes */
     LAI_NO_LOOP,            /* matmul: no loop ran (an empty result) */
@@ -178,6 +179,7 @@ typedef struct {
     int64_t min_batch, max_batch;
     int min_isa;            /* enum lai_isa */
     int as_blas;            /* wants lai_num_threads() not below lai_blas_threads(), and min_work for each */
+    int on_device;          /* wants a device that serves */
 } lai_row;
 
 /* Immutable once made, and never freed: a loop may still read it after its context has ended. */
@@ -200,6 +202,23 @@ int lai_match_row(const lai_row *row, const lai_problem *problem);
 
 /* The one policy: fills kernel, rule and reason of the decision from its problem and table. */
 void lai_decide(lai_decision *decision);
+
+/* The same as if the table had no row of this kernel, which has just failed. */
+void lai_decide_without(lai_decision *decision, int kernel);
+
+/* ---- devices ---------------------------------------------------------------- */
+
+/* What only Python can tell and do; both take the GIL. `serves`: LAI_ROUTED where there is a device, by the table's options,
+ * on which the kernel runs, else why not. `multiply`: LAI_ROUTED when the product is done, -1 when a signal interrupted it, else
+ * why not; then C holds anything. */
+typedef struct {
+    int (*serves)(const lai_table *table, int kernel, int dtype);
+    int (*multiply)(const lai_table *table, int dtype, const lai_product *product);
+} lai_device_functions;
+
+void lai_use_device_functions(const lai_device_functions *functions);   /* they are copied, once a process */
+int lai_device_serves(const lai_table *table, int kernel, int dtype);   /* LAI_DEVICE before that */
+int lai_device_multiply(const lai_table *table, int dtype, const lai_product *product);
 
 /* ---- observation: counters of the process, traces of a context -------------- */
 

@@ -170,7 +170,7 @@ def prepare(work: Workspace, u_order: str = "C") -> None:
     plan = work.plan
     if plan.vectors:
         shapes = (plan.m, plan.left) if u_order == "F" else (plan.left, plan.m), (plan.n, plan.n)
-        work.rooms = [transfer.Room(work.session, shape, plan.dtype) for shape in shapes]
+        work.rooms = [transfer.Room(work.session, np.empty(shape, plan.dtype, "F")) for shape in shapes]
 
 
 def decompose(work: Workspace, u_order: str = "C", v_order: str = "F") -> tuple[Any, Array, Any]:

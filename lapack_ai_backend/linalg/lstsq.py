@@ -1,4 +1,4 @@
-"""``scipy.linalg.lstsq`` on an OpenCL device, as LAPACK's gelsd: x = V diag(1/s) U'b, of the singular values that count.
+"""``scipy.linalg.lstsq`` on an OpenCL device, as LAPACK's gelsd: x = V diag(1/s) U'b, of the values that count.
 
 The decomposition is that of gesdd.py; U and V stay on the device. Both A and b are scaled by powers of two.
 """
@@ -53,7 +53,12 @@ def lstsq(
 
 def _fits(a: Array, b: Any, cond: Any) -> bool:
     """Whether these are a matrix and right-hand sides as the device takes them."""
-    if type(b) is not np.ndarray or b.ndim not in (1, 2) or b.size == 0 or not isinstance(cond, (float, int, type(None))):
+    if (
+        type(b) is not np.ndarray
+        or b.ndim not in (1, 2)
+        or b.size == 0
+        or not isinstance(cond, (float, int, type(None)))
+    ):
         return False
     same = a.dtype.newbyteorder("=") == b.dtype.newbyteorder("=")
     return a.ndim == 2 and same and len(a) == len(b) and max(a.shape) <= MOST_SLENDER * min(a.shape)

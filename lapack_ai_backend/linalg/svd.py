@@ -1,6 +1,7 @@
-"""``scipy.linalg.svd``, ``svdvals``, ``norm``, ``numpy.linalg.svd`` and ``cond`` on an OpenCL device: their arguments in, their results out.
+"""``scipy.linalg.svd``, ``svdvals`` and ``norm``, ``numpy.linalg.svd`` and ``cond`` on an OpenCL device.
 
-The decomposition of one matrix is in gesdd.py; here are arguments, stacks, checks and layouts.
+Their arguments in, their results out. The decomposition of one matrix is in gesdd.py; here are arguments, stacks,
+checks and layouts.
 """
 
 from __future__ import annotations

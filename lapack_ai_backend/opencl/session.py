@@ -39,6 +39,24 @@ class Session:
     lock: threading.Lock = field(default_factory=threading.Lock)
     programs: dict[str, Any] = field(default_factory=dict)
     staging: Any = None
+    _beside: dict[str, Session] = field(default_factory=dict)
+
+    def beside(self, purpose: str) -> Session:
+        """The same device with a queue, pinned memory and threads of its own: for copies beside other work."""
+        import pyopencl as cl
+
+        if purpose not in self._beside:
+            queue = cl.CommandQueue(self.context)
+            self._beside[purpose] = Session(self.device, self.context, queue, self.lock, self.programs)
+        return self._beside[purpose]
+
+    def release(self) -> None:
+        """Give back what is kept between calls and can be had again: pinned memory and threads."""
+        staging, self.staging = self.staging, None
+        if staging is not None:
+            staging.close()
+        for each in self._beside.values():
+            each.release()
 
 
 _sessions: dict[str, Session] = {}  # by selector
@@ -62,13 +80,11 @@ def open_session(device: devices.Device) -> Session:
 
 
 def release() -> None:
-    """Give back what sessions keep between calls and can have again: pinned memory and threads."""
-    if devices.is_forked():  # they are the parent's
+    """Give back what sessions keep between calls and can have again."""
+    if devices.is_forked():  # it is the parent's
         return
     for session in list(_sessions.values()):
-        staging, session.staging = session.staging, None
-        if staging is not None:
-            staging.close()
+        session.release()
 
 
 def _open(device: devices.Device) -> Session:

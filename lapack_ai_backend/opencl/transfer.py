@@ -161,11 +161,11 @@ def _bytes_of(a: Array) -> Array:
 
 
 class Room:
-    """A fresh array by columns, whose pages come while the device computes."""
+    """An array by columns that results will fill, whose pages come while the device computes."""
 
-    def __init__(self, session: Session, shape: tuple[int, int], dtype: str) -> None:
-        self.shape = shape
-        self._array = np.empty(shape, dtype, "F")
+    def __init__(self, session: Session, array: Array) -> None:
+        self.shape = array.shape
+        self._array = array
         self._futures: list[Future[None]] = []
         staging = _staging(session, self._array.nbytes)
         if staging is not None:
@@ -180,6 +180,14 @@ class Room:
             future.cancel()
         wait_for(self._futures)
         return self._array
+
+
+def in_background(session: Session, task: Callable[[], None]) -> Future[None]:
+    """Run a task that moves results, beside this thread."""
+    if session.staging is None:
+        session.staging = Staging()
+    staging: Staging = session.staging
+    return staging.submit(task)
 
 
 # ---- whether, and how much -----------------------------------------------------------------------------

@@ -48,7 +48,7 @@ class Kernel:
         Its number in the compiled policy.
     errors : mapping of str to (str, float)
         dtype -> error class and constant. ``exact``: no rounding, integers wrap as NumPy's.
-        ``componentwise``: ``|C - Ĉ| <= constant * eps * |A| |B|``.
+        ``componentwise``: ``|C - Ĉ| <= constant * k * eps * |A| |B|``, k the inner size.
         ``normwise``: ``max|C - Ĉ| <= constant * k * eps * max|A| * max|B|``, k the inner size;
         of a decomposition: every ratio of LAPACK's test programs (residual, orthogonality,
         difference of singular values, each over its norm, size and eps) is <= constant.
@@ -60,9 +60,9 @@ class Kernel:
     source : str
         Where the algorithm comes from.
     run : mapping of str to callable
-        For functions of ``scipy.linalg``: takes the options in force, then SciPy's own
-        arguments; returns SciPy's own kind of result, or ``NotImplemented`` to decline, or
-        raises `Decline`. Products run in compiled code.
+        Takes the options in force, then the stock function's own arguments; returns its own
+        kind of result, or ``NotImplemented`` to decline, or raises `Decline`. Products run in
+        compiled code; on a device they take two matrices and room for the third.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Kernels of decompositions of ``scipy.linalg`` and ``numpy.linalg``; linalg/ holds their functions, imported when one is called."""
+"""Kernels of decompositions; linalg/ holds their functions, which are imported when one is called."""
 
 from __future__ import annotations
 

@@ -1,10 +1,19 @@
-"""Kernels of ``numpy.matmul``: compiled, csrc/products/ and fortran/."""
+"""Kernels of ``numpy.matmul``: compiled, csrc/products/ and fortran/, but for the one on a device, linalg/gemm.py."""
 
 from __future__ import annotations
 
+from typing import Any
+
 from lapack_ai_backend.multimethods import MATMUL
 from lapack_ai_backend.native import lib
-from lapack_ai_backend.registry import COMPONENTWISE, EXACT, NORMWISE, Kernel, Limits, register
+from lapack_ai_backend.registry import COMPONENTWISE, EXACT, NORMWISE, OPENCL, Kernel, Limits, register
+
+
+def _on_device(*args: Any) -> Any:
+    from lapack_ai_backend.linalg.gemm import gemm
+
+    return gemm(*args)
+
 
 INTEGERS = dict.fromkeys(("int32", "int64", "uint32", "uint64"), (EXACT, 0.0))
 NARROW_INTEGERS = dict.fromkeys(("int8", "int16", "uint8", "uint16"), (EXACT, 0.0))
@@ -31,13 +40,13 @@ register(
         "direct",
         (MATMUL,),
         lib.LAI_DIRECT,
-        dict.fromkeys(("float32", "float64"), (COMPONENTWISE, 16.0))
+        dict.fromkeys(("float32", "float64"), (COMPONENTWISE, 1.0))
         # A complex product is two real ones summed: 2k terms.
-        | dict.fromkeys(("complex64", "complex128"), (COMPONENTWISE, 32.0))
+        | dict.fromkeys(("complex64", "complex128"), (COMPONENTWISE, 2.0))
         | INTEGERS
         | NARROW_INTEGERS,
         Limits(max_dim=16),
-        source="Sums of k products in order, fused where the CPU fuses: |C - Ĉ| <= k eps |A| |B|, k <= 16",
+        source="Sums of k products in order, fused where the CPU fuses",
     )
 )
 register(
@@ -60,6 +69,19 @@ register(
         | dict.fromkeys(("complex64", "complex128"), (NORMWISE, 250.0)),
         Limits(symmetric=False, min_dim=32),  # below, the panels are mostly padding
         source="4 x 4 blocks by the 49 products of Fawzi et al. (2022); complex products are three real ones",
+    )
+)
+register(
+    Kernel(
+        "opencl_gemm",
+        (MATMUL,),
+        lib.LAI_OPENCL_GEMM,
+        dict.fromkeys(("float32", "float64"), (COMPONENTWISE, 1.0)),
+        # Below, launches are all there is to measure.
+        Limits(symmetric=False, min_dim=256, max_batch=1),
+        where=OPENCL,
+        source="Tiles in registers, NVIDIA's fp64 matrix unit where it proves exact; sums of k products in any order",
+        run={MATMUL: _on_device},
     )
 )
 register(
