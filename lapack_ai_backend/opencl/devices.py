@@ -102,8 +102,8 @@ def why_not(option: str, dtype: str = "float32") -> str:
 
 
 def serves(device: Device, dtype: str) -> bool:
-    """Whether a device computes in a dtype: "float64" needs fp64, and float32 never stands in for it."""
-    return dtype == "float32" or (dtype == "float64" and device.fp64)
+    """Whether a device computes in a dtype: double precision needs fp64, and single never stands in for it."""
+    return dtype in ("float32", "complex64") or (dtype in ("float64", "complex128") and device.fp64)
 
 
 def unfit(device: Device) -> str:
