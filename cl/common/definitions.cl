@@ -39,6 +39,7 @@ typedef float2 scalar;
 #define REAL(z) ((z).x)
 #define CONJ(z) ((scalar)((z).x, -(z).y))
 #define ABS_SQUARED(z) ((z).x * (z).x + (z).y * (z).y)
+#define LDEXP(z, exponent) ((scalar)(ldexp((z).x, exponent), ldexp((z).y, exponent))) /* PoCL's of vectors rounds twice */
 #define TIMES(a, b) times(a, b)
 #define ADD_PRODUCT(sum, a, b) sum = plus_times(sum, a, b)
 #define SUBTRACT_PRODUCT(sum, a, b) sum = plus_times(sum, -(a), b)
@@ -60,6 +61,7 @@ typedef real scalar;
 #define REAL(z) (z)
 #define CONJ(z) (z)
 #define ABS_SQUARED(z) ((z) * (z))
+#define LDEXP(z, exponent) ldexp(z, exponent)
 #define TIMES(a, b) ((a) * (b))
 #define ADD_PRODUCT(sum, a, b) sum += (a) * (b)
 #define SUBTRACT_PRODUCT(sum, a, b) sum -= (a) * (b)

@@ -26,7 +26,7 @@ void lascl(int m, int n, int exponent, MATRIX(a), MATRIX(b))
 {
     FOR_TILE(i, j)
         if (i < m && j < n)
-            AT(b, i, j) = ldexp(AT(a, i, j), exponent);
+            AT(b, i, j) = LDEXP(AT(a, i, j), exponent);
 }
 
 __kernel __attribute__((reqd_work_group_size(TILE, STEP, 1)))
@@ -41,8 +41,10 @@ void lascl_transposed(int m, int n, int exponent, int conjugate, MATRIX(a), MATR
             tile[s][x] = AT(a, i0 + x, j0 + s);
     barrier(CLK_LOCAL_MEM_FENCE);
     for (int s = y; s < TILE; s += STEP)
-        if (j0 + x < n && i0 + s < m)
-            AT(b, j0 + x, i0 + s) = ldexp(conjugate ? CONJ(tile[x][s]) : tile[x][s], exponent);
+        if (j0 + x < n && i0 + s < m) {
+            const scalar value = conjugate ? CONJ(tile[x][s]) : tile[x][s];
+            AT(b, j0 + x, i0 + s) = LDEXP(value, exponent);
+        }
 }
 
 __kernel __attribute__((reqd_work_group_size(TILE, STEP, 1)))
