@@ -1,6 +1,7 @@
 """Matrices on which singular value decompositions go wrong, and the ratios that tell whether one did.
 
-Complex matrices are those of random complex numbers or unitary factors, and all of them have random phases in every row and column.
+Complex matrices have random complex entries or unitary factors, where real ones have random entries or orthogonal
+factors, and random phases in every row and column.
 
 The ratios are those of LAPACK's own tests (TESTING/EIG/ddrvbd.f: dbdt01, dort01), with its norms:
 an error over the norm, the size and eps. LAPACK's limit is 50; codes that are well stay below 5.

@@ -120,15 +120,15 @@ def test_reason(having: Callable[..., None], found: tuple[Device, ...], option: 
 def test_use_is_told(having: Callable[..., None]) -> None:
     having(SINGLE, GPU, BIG, CPU, OTHER, NARROW)
     assert {device.name: devices.use(device) for device in devices.found()} == {
-        "single GPU": 'used only when asked for (device="1:0"), for float32 only: it has no fp64',
-        "GPU": 'used only when asked for (device="0:0"), for float32 and float64',
-        "big GPU": "used for float32 and float64",
-        "CPU": 'an OpenCL device on the CPU, used only when asked for (device="cpu"), for float32 and float64',
-        "FPGA": 'used only when asked for (device="3:0"), for float32 and float64',
+        "single GPU": 'used only when asked for (device="1:0"), for single precision only: it has no fp64',
+        "GPU": 'used only when asked for (device="0:0"), for single and double precision',
+        "big GPU": "used for single and double precision",
+        "CPU": 'an OpenCL device on the CPU, used only when asked for (device="cpu"), for single and double precision',
+        "FPGA": 'used only when asked for (device="3:0"), for single and double precision',
         "narrow GPU": "not used: it has work-groups of 128 at most, 256 are needed",
     }
     having(SINGLE)
-    assert devices.use(SINGLE) == "used for float32 only: it has no fp64"
+    assert devices.use(SINGLE) == "used for single precision only: it has no fp64"
 
 
 def test_pocl_is_described(device: Device) -> None:

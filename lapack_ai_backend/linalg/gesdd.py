@@ -10,8 +10,8 @@
 
 The power of two makes the norms of reflectors safe to compute, and rounds only what it makes subnormal.
 
-A is real or complex, B always real, and so is the iteration. V is the transpose of SciPy's Vh, not its conjugate transpose: so of a wide
-matrix, which comes as its transpose, U and V change places, no more.
+A is real or complex; B is always real, and so is the iteration. V is the transpose of SciPy's Vh, not its conjugate
+transpose: of a wide matrix, which comes as its transpose, U and V change places, no more.
 """
 
 from __future__ import annotations
@@ -119,8 +119,8 @@ class Plan:
 
     def _tree_bytes(self) -> tuple[int, int, int]:
         """Of the divide and conquer on the host."""
-        rows, columns = bidiagonal.numbers_shape(self.n)
-        return rows * columns * np.dtype(self.real).itemsize, 4 * bidiagonal.integers_size(self.n), bidiagonal.products_bytes(self.n)
+        n, numbers = self.n, math.prod(bidiagonal.numbers_shape(self.n)) * np.dtype(self.real).itemsize
+        return numbers, 4 * bidiagonal.integers_size(n), bidiagonal.products_bytes(n)
 
     def _elements(self, size: int) -> int:
         """That many bytes in elements of B."""

@@ -118,7 +118,7 @@ def _frobenius(x: Array) -> float:
 def _ldexp(a: Array, exponent: int) -> Array:
     """``a * 2**exponent``, of a contiguous array in its memory order."""
     reals = np.ldexp(a.ravel("K").view(np.finfo(a.dtype).dtype), exponent)
-    return reals.view(a.dtype).reshape(a.shape, order="F" if a.flags.f_contiguous else "C")
+    return np.asarray(reals.view(a.dtype).reshape(a.shape, order="F" if a.flags.f_contiguous else "C"))
 
 
 def _assert(holds: bool, what: str) -> None:

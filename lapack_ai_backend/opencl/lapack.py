@@ -97,7 +97,10 @@ def max_abs(session: Session, a: Matrix, result: Matrix, work: Matrix) -> None:
 
 
 def lascl(session: Session, a: Matrix, b: Matrix, exponent: int, transpose: int = 0) -> None:
-    """``B = 2**exponent A``, or ``A.T`` (1), or its conjugate (2), for A; what the host calls row-major is a transposed matrix here."""
+    """``B = 2**exponent op(A)``: A, its transpose (1) or its conjugate transpose (2).
+
+    What the host calls row-major is a transposed matrix here.
+    """
     _run(session, "lascl", transpose, exponent, a, b)
 
 
@@ -209,7 +212,7 @@ def cholqr(session: Session, a: Matrix, q: Matrix, r: Matrix, gram: Matrix, dist
 
 
 def ormqr(session: Session, transpose: int, v: Matrix, tau: Matrix, c: Matrix, work: Matrix) -> None:
-    """``C = Q C`` (0) or ``Q.T.conj() C`` (2); Q is the product of the reflectors in the columns of `v`, of C's rows."""
+    """``C = Q C``, or ``Q.T.conj() C`` (2); Q is the product of the reflectors in the columns of `v`, of C's rows."""
     _run(session, "ormqr", transpose, v, tau, c, work)
 
 
