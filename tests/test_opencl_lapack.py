@@ -131,12 +131,13 @@ def large_tiles(matrix_unit: Session) -> Session:
     return other
 
 
-@pytest.fixture(params=[*DTYPES, "matrix_unit", "large_tiles"])
+@pytest.fixture(params=[*DTYPES, "matrix_unit", "large_tiles", "matrix_unit, complex"])
 def multiplier(session: Session, request: pytest.FixtureRequest) -> Host:
     """Each kernel that makes products, and complex ones, which are made of real ones."""
     if request.param in DTYPES:
         return Host(session, request.param)
-    return Host(request.getfixturevalue(request.param), "float64")
+    name, _, of_complex = request.param.partition(", ")
+    return Host(request.getfixturevalue(name), "complex128" if of_complex else "float64")
 
 
 @pytest.fixture(params=[*REAL, "matrix_unit", "large_tiles"])
@@ -396,7 +397,8 @@ def assert_reduced(host: Host, a: Array) -> None:
 
 SHAPES = [
     (1, 1), (2, 1), (2, 2), (3, 2), (3, 3), (31, 31), (32, 32), (33, 33), (33, 31), (63, 63), (64, 64), (65, 65),
-    (65, 33), (97, 96), (127, 127), (130, 128), (200, 7), (257, 1), (257, 256), (700, 33), (3000, 5), (8230, 66),
+    (65, 33), (97, 96), (127, 127), (130, 128), (200, 7), (257, 1), (257, 256), (700, 33), (3000, 5), (4130, 66),
+    (8230, 66),
 ]  # fmt: skip
 
 

@@ -183,10 +183,11 @@ def test_ratios_on_drawn_matrices(
 # ---- plans -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("n", [1, 2, 8, 32, 100])
-def test_tall_matrices_need_little_more_than_themselves(n: int) -> None:
-    plan = gesdd.plan(10**6, n, "float64", vectors=False, full=False)
-    assert sum(plan.device_bytes()) < 5 * 8 * 10**6 * n
+def test_tall_matrices_need_little_more_than_themselves(n: int, dtype: str) -> None:
+    plan = gesdd.plan(10**6, n, dtype, vectors=False, full=False)
+    assert sum(plan.device_bytes()) < 5 * np.dtype(dtype).itemsize * 10**6 * n
 
 
 def test_sizes_beyond_32_bits_are_declined_and_others_count_in_64() -> None:

@@ -101,7 +101,7 @@ WRONG_COMPLEX = {
     "U conjugated": spoiled(C, u=np.conj),
     "V conjugated": spoiled(C, v=np.conj),
     "a phase": spoiled(C, u=lambda u: u * np.r_[1j, np.ones(29)]),
-    "no imaginary parts": spoiled(C, u=np.real, v=np.real),
+    "no imaginary parts": spoiled(C, u=lambda u: u.real + 0j, v=lambda v: v.real + 0j),
     "transpose in place of conjugate transpose": spoiled(C, u=lambda u: np.linalg.svd(C.T)[2].T[:, :30]),
     "NaN in an imaginary part": spoiled(C, u=with_entry(1j * np.nan)),
 }

@@ -136,7 +136,7 @@ static int real_form(const lai_opencl *cl, int conjugate, const lai_matrix *a, l
                   INT(a->rows), INT(a->columns), INT(conjugate), MATRIX(a), MATRIX(&columns));
 }
 
-/* op(B), where it is not B itself a copy. */
+/* op(B): B itself, or a copy. */
 static int right_operand(const lai_opencl *cl, int transb, const lai_matrix *b, lai_workspace *space, lai_matrix *op_b)
 {
     *op_b = *b;
