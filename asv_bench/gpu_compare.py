@@ -93,7 +93,9 @@ class Case:
         """By rows, the same in every run."""
         rng = np.random.default_rng(self.n)
         if self.kind != "graded":
-            return rng.standard_normal((self.m, self.n), np.dtype(self.dtype))
+            real, shape = np.finfo(self.dtype).dtype, (self.m, self.n)
+            a = rng.standard_normal(shape, real)
+            return a if real == self.dtype else (a + 1j * rng.standard_normal(shape, real)).astype(self.dtype)
         a = np.zeros((self.m, self.n))
         np.fill_diagonal(a, CONDITION ** -np.linspace(0, 1, self.n))
         for _ in range(REFLECTORS):
@@ -115,6 +117,11 @@ def cases(size: str) -> Iterator[Case]:
         yield from (Case("values", dtype, each, each) for each in n[:3])
     yield from (Case("tall", "float64", *each) for each in tall)
     yield from (Case("graded", dtype, n[1], n[1]) for dtype in dtypes)
+    for dtype in ("complex128", "complex64"):
+        yield from (Case("device", dtype, each, each) for each in n[:3])
+        yield from (Case("values", dtype, each, each) for each in n[:3])
+    yield from (Case("host", "complex128", each, each) for each in n[:3])
+    yield Case("tall", "complex128", *tall[-1])
 
 
 # ---- checks ----------------------------------------------------------------------------------------
@@ -164,16 +171,17 @@ def _widened(x: Any) -> Any:
     try:
         torch = peers.torch_on_gpu()
     except peers.AbsentError:
-        return np.asarray(x.get() if hasattr(x, "get") else x, float)
+        x = np.asarray(x.get() if hasattr(x, "get") else x)
+        return x.astype(np.result_type(x, float))
     if isinstance(x, np.ndarray):
         x = torch.from_numpy(x)
     elif not isinstance(x, torch.Tensor):
         x = torch.from_dlpack(x)
-    return x.to("cuda", torch.float64)
+    return x.to("cuda", torch.complex128 if x.is_complex() else torch.float64)
 
 
 def _orthogonality(q: Any) -> float:
-    gram = q.T @ q
+    gram = q.conj().T @ q
     diagonal = list(range(len(gram)))
     gram[diagonal, diagonal] -= 1
     return _norm1(gram) / len(q)

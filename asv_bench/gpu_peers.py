@@ -63,7 +63,7 @@ def ours_on_device(a: Array, vectors: bool, option: str) -> Call:
     def run() -> tuple[Any, Array, Any]:
         with session.lock:
             lapack.max_abs(session, source, work["largest"], work["work"])
-            largest = np.empty(1, dtype)
+            largest = np.empty(1, np.finfo(dtype).dtype)
             cl.enqueue_copy(session.queue, largest, work["largest"].buffer)
             exponent = -math.frexp(float(largest[0]))[1]
             lapack.lascl(session, source, work["a"], exponent)
@@ -203,7 +203,7 @@ def free_memory() -> None:
 
 # ---- cuSOLVER's gesvdp, which neither of them calls --------------------------------------------------
 
-CUDA_TYPES = {"float32": 0, "float64": 1}  # CUDA_R_32F, CUDA_R_64F
+CUDA_TYPES = {"float32": 0, "float64": 1, "complex64": 4, "complex128": 5}  # CUDA_R_32F, CUDA_R_64F, CUDA_C_32F, ...
 
 
 def gesvdp(a: Array, vectors: bool, option: str) -> Call:
@@ -223,11 +223,11 @@ class _Gesvdp:
         self._library, handle, parameters = cusolver()
         m, n = a.shape
         self._source = torch.from_numpy(a).cuda().T.contiguous()  # by rows the transpose is by columns the matrix
-        self._matrix, self._s = torch.empty_like(self._source), self._source.new_empty(n)
+        self._matrix, self._s = torch.empty_like(self._source), self._source.real.new_empty(n)
         self._u, self._v = (self._source.new_empty((n, each)) for each in (m, n))
-        self._vectors, kind = vectors, CUDA_TYPES[a.dtype.name]
+        self._vectors, kind, of_s = vectors, CUDA_TYPES[a.dtype.name], CUDA_TYPES[np.finfo(a.dtype).dtype.name]
         matrix, s, u, v = (each.data_ptr() for each in (self._matrix, self._s, self._u, self._v))
-        factors = kind, s, kind, u, m, kind, v, n
+        factors = of_s, s, kind, u, m, kind, v, n
         self._problem = handle, parameters, int(vectors), 1, m, n, kind, matrix, m, *factors, kind
         device, host = ctypes.c_size_t(), ctypes.c_size_t()
         sizes = ctypes.byref(device), ctypes.byref(host)
@@ -246,7 +246,7 @@ class _Gesvdp:
 
     def factors(self, result: tuple[Any, ...]) -> tuple[Any, Any, Any]:
         u, s, v = result[:3]  # by rows the transposes of U and V
-        return (u.T, s, v) if self._vectors else (None, s, None)
+        return (u.T, s, v.conj()) if self._vectors else (None, s, None)
 
     def note(self, result: tuple[Any, ...]) -> str:
         return f"info {result[3]}, h_err_sigma {result[4]:.2g}"

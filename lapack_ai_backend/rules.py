@@ -193,4 +193,15 @@ RULES = (
         )
         for name in ("svdvals", "norm")
     ),
+    *(
+        Rule(
+            f"{name}-large-complex",
+            f"scipy.linalg.{name}",
+            COMPLEX,
+            LARGE,
+            "opencl_svd",
+            "NOT MEASURED",
+        )
+        for name in ("svd", "svdvals", "norm")
+    ),
 )

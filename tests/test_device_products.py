@@ -168,17 +168,17 @@ def test_runs_repeat_bit_for_bit() -> None:
 def test_smaller_devices_take_smaller_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     opened = sessions.open_session(devices.choose(DEVICE))  # type: ignore[arg-type]  # there is one
     m, k, n = 4096, 4096, 4096
-    whole = gemm.cut(opened, m, k, n, 8, by_columns=True)
+    whole = gemm.cut(opened, "float64", m, k, n, by_columns=True)
     assert (whole.rows, whole.columns, whole.whole) == (4096, 512, False)
-    assert gemm.cut(opened, m, k, n, 8, by_columns=False).whole
+    assert gemm.cut(opened, "float64", m, k, n, by_columns=False).whole
     for limit in (2**28, 2**26, 2**24):
         monkeypatch.setattr(memory, "device_limit", lambda device, limit=limit: limit)
-        small = gemm.cut(opened, m, k, n, 8, by_columns=False)
+        small = gemm.cut(opened, "float64", m, k, n, by_columns=False)
         assert 8 * sum(small.sizes(m, k, n)) <= limit
         assert small.rows < m
     monkeypatch.setattr(memory, "device_limit", lambda device: 2**22)
     with pytest.raises(Decline, match="on the device"):
-        gemm.cut(opened, m, k, n, 8, by_columns=True)
+        gemm.cut(opened, "float64", m, k, n, by_columns=True)
 
 
 # ---- what is left to others ----------------------------------------------------------------------------------

@@ -93,10 +93,11 @@ def test_choice(
     having: Callable[..., None], found: tuple[Device, ...], option: str, double: Device | None, single: Device | None
 ) -> None:
     having(*found, why_none="" if found else "no OpenCL platform")
-    for dtype, expected in (("float64", double), ("float32", single)):
-        assert devices.choose(option, dtype) == expected
-        assert bool(devices.why_not(option, dtype)) is (expected is None)
-    assert devices.choose(option, "complex128") is None
+    for dtypes, expected in ((("float64", "complex128"), double), (("float32", "complex64"), single)):
+        for dtype in dtypes:
+            assert devices.choose(option, dtype) == expected
+            assert bool(devices.why_not(option, dtype)) is (expected is None)
+    assert devices.choose(option, "longdouble") is None
 
 
 @pytest.mark.parametrize(
@@ -120,15 +121,15 @@ def test_reason(having: Callable[..., None], found: tuple[Device, ...], option: 
 def test_use_is_told(having: Callable[..., None]) -> None:
     having(SINGLE, GPU, BIG, CPU, OTHER, NARROW)
     assert {device.name: devices.use(device) for device in devices.found()} == {
-        "single GPU": 'used only when asked for (device="1:0"), for float32 only: it has no fp64',
-        "GPU": 'used only when asked for (device="0:0"), for float32 and float64',
-        "big GPU": "used for float32 and float64",
-        "CPU": 'an OpenCL device on the CPU, used only when asked for (device="cpu"), for float32 and float64',
-        "FPGA": 'used only when asked for (device="3:0"), for float32 and float64',
+        "single GPU": 'used only when asked for (device="1:0"), for single precision only: it has no fp64',
+        "GPU": 'used only when asked for (device="0:0"), for single and double precision',
+        "big GPU": "used for single and double precision",
+        "CPU": 'an OpenCL device on the CPU, used only when asked for (device="cpu"), for single and double precision',
+        "FPGA": 'used only when asked for (device="3:0"), for single and double precision',
         "narrow GPU": "not used: it has work-groups of 128 at most, 256 are needed",
     }
     having(SINGLE)
-    assert devices.use(SINGLE) == "used for float32 only: it has no fp64"
+    assert devices.use(SINGLE) == "used for single precision only: it has no fp64"
 
 
 def test_pocl_is_described(device: Device) -> None:
@@ -231,9 +232,10 @@ def test_threads_share_a_session_and_its_programs(device: Device) -> None:
 
 def test_every_kernel_is_handed_over(device: Device) -> None:
     session = sessions.open_session(device)
-    for dtype in ("float32", "float64"):
+    for dtype in ("float32", "float64", "complex64", "complex128"):
         handles = programs.kernels(session, dtype)
-        assert all(handles.kernels[number] for number in range(lib.LAI_CL_KERNELS))
+        missing = {name for name, number in programs.kernel_names().items() if not handles.kernels[number]}
+        assert missing == (set(programs.OF_COMPLEX) if dtype in ("float32", "float64") else set())
         assert handles.queue
     assert len(programs.kernel_names()) == lib.LAI_CL_KERNELS
 

@@ -12,7 +12,19 @@ from typing import Any
 
 import numpy as np
 import pytest
-from svd_cases import ALARM, DEVICE, MATRICES, difference, matrix, orthogonality, with_spectrum
+from svd_cases import (
+    ALARM,
+    DEVICE,
+    MATRICES,
+    difference,
+    is_complex,
+    ldexp,
+    matrix,
+    normal,
+    orthogonality,
+    real,
+    with_spectrum,
+)
 
 from lapack_ai_backend.errors import DeviceError
 from lapack_ai_backend.linalg import bidiagonal, gesdd
@@ -23,7 +35,8 @@ from lapack_ai_backend.opencl.session import Session, open_session
 
 Array = np.ndarray[Any, Any]
 
-DTYPES = ("float32", "float64")
+REAL = ("float32", "float64")
+DTYPES = (*REAL, "complex64", "complex128")
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +55,13 @@ class Host:
     ABOVE, BELOW, BEFORE, BEHIND = 3, 2, 1, 2
 
     def __init__(self, session: Session, dtype: str) -> None:
-        self.session, self.dtype = session, dtype
+        self.session, self.dtype, self.real = session, dtype, real(dtype)
+        self.double, self.wide = np.result_type(dtype, float), np.result_type(dtype, np.longdouble)
+
+    @property
+    def of_parts(self) -> Host:
+        """For real matrices beside those of this dtype."""
+        return Host(self.session, self.real)
 
     def to_device(self, a: Array) -> Matrix:
         import pyopencl as cl
@@ -75,11 +94,18 @@ class Host:
         return self.to_device(np.full((elements, 1), np.nan))
 
     def random(self, *shape: int, seed: int = 0) -> Array:
-        return np.random.default_rng(seed).uniform(-1, 1, shape).astype(self.dtype)
+        parts = np.random.default_rng(seed).uniform(-1, 1, (2 if is_complex(self.dtype) else 1, *shape))
+        return (parts[0] + 1j * parts[1] if is_complex(self.dtype) else parts[0]).astype(self.dtype)
 
 
 @pytest.fixture(params=DTYPES)
 def host(session: Session, request: pytest.FixtureRequest) -> Host:
+    return Host(session, request.param)
+
+
+@pytest.fixture(params=REAL)
+def real_host(session: Session, request: pytest.FixtureRequest) -> Host:
+    """For what is real whatever the matrix is."""
     return Host(session, request.param)
 
 
@@ -105,45 +131,61 @@ def large_tiles(matrix_unit: Session) -> Session:
     return other
 
 
-@pytest.fixture(params=[*DTYPES, "matrix_unit", "large_tiles"])
+@pytest.fixture(params=[*DTYPES, "matrix_unit", "large_tiles", "matrix_unit, complex"])
 def multiplier(session: Session, request: pytest.FixtureRequest) -> Host:
-    """Each kernel that makes products."""
+    """Each kernel that makes products, and complex ones, which are made of real ones."""
     if request.param in DTYPES:
+        return Host(session, request.param)
+    name, _, of_complex = request.param.partition(", ")
+    return Host(request.getfixturevalue(name), "complex128" if of_complex else "float64")
+
+
+@pytest.fixture(params=[*REAL, "matrix_unit", "large_tiles"])
+def real_multiplier(session: Session, request: pytest.FixtureRequest) -> Host:
+    """Each kernel that makes products."""
+    if request.param in REAL:
         return Host(session, request.param)
     return Host(request.getfixturevalue(request.param), "float64")
 
 
 def scaled(a: Array) -> Array:
     """`a` times the power of two that brings its largest entry into [1/2, 1)."""
-    largest = np.abs(a).max() if a.size else 0
-    return np.asarray(np.ldexp(a, -np.frexp(largest)[1]))
+    largest = np.abs(a.view(real(a.dtype))).max() if a.size else 0  # of the parts of complex numbers
+    return ldexp(a, -np.frexp(largest)[1])
+
+
+def op(transpose: int, a: Array) -> Array:
+    """What LAPACK calls so: the matrix, its transpose (1) or its conjugate transpose (2)."""
+    return a if not transpose else a.T.conj() if transpose == 2 else a.T
 
 
 # ---- products --------------------------------------------------------------------------------------
 
+TRANSPOSES = dict.fromkeys(REAL, (0, 1)) | dict.fromkeys(("complex64", "complex128"), (0, 1, 2))
 PRODUCTS = [(1, 1, 1), (2, 3, 0), (16, 64, 16), (63, 65, 17), (64, 64, 15), (65, 1, 64), (130, 67, 33), (33, 40, 2000)]
 
 
-def check_product(host: Host, transa: bool, transb: bool, a: Array, b: Array, alpha: int = -1, beta: int = 1) -> None:
+def check_product(host: Host, transa: int, transb: int, a: Array, b: Array, alpha: int = -1, beta: int = 1) -> None:
     (m, k), n = a.shape, b.shape[1]
     c = host.random(m, n, seed=3)
     if beta == 0:
         c[:] = np.nan  # not read
-    target, work = host.to_device(c), host.work(lapack.gemm_work(m, n, k))
-    left, right = host.to_device(a.T if transa else a), host.to_device(b.T if transb else b)
+    target, work = host.to_device(c), host.work(lapack.gemm_work(host.dtype, m, n, k, transb))
+    left, right = host.to_device(op(transa, a)), host.to_device(op(transb, b))
     lapack.gemm(host.session, transa, transb, alpha, left, right, beta, target, work)
-    wide_a, wide_b, wide_c = (each.astype(np.longdouble) for each in (a, b, c if beta else np.zeros_like(c)))
+    wide_a, wide_b, wide_c = (each.astype(host.wide) for each in (a, b, c if beta else np.zeros_like(c)))
     error = np.abs(host.from_device(target) - (alpha * (wide_a @ wide_b) + beta * wide_c))
     bound = abs(alpha) * (np.abs(wide_a) @ np.abs(wide_b)) + abs(beta) * np.abs(wide_c)
-    assert (error <= (k + 3) * np.finfo(host.dtype).eps / 2 * bound).all()
+    terms = 2 * k if is_complex(host.dtype) else k
+    assert (error <= (terms + 3) * np.finfo(host.dtype).eps / 2 * bound).all()
 
 
 @pytest.mark.parametrize(("alpha", "beta"), [(1, 0), (-1, 1), (2, -3)])
 @pytest.mark.parametrize("sizes", PRODUCTS)
 def test_gemm_is_componentwise_accurate(multiplier: Host, sizes: tuple[int, int, int], alpha: int, beta: int) -> None:
     m, n, k = sizes
-    for transa in (False, True):
-        for transb in (False, True):
+    for transa in TRANSPOSES[multiplier.dtype]:
+        for transb in TRANSPOSES[multiplier.dtype]:
             check_product(
                 multiplier,
                 transa,
@@ -158,9 +200,9 @@ def test_gemm_is_componentwise_accurate(multiplier: Host, sizes: tuple[int, int,
 def test_gemm_without_enough_workspace_does_nothing(multiplier: Host) -> None:
     c = multiplier.random(5, 5)
     target, factor = multiplier.to_device(c), multiplier.to_device(multiplier.random(3000, 5))
-    assert lapack.gemm_work(5, 5, 3000) > 0
+    assert lapack.gemm_work(multiplier.dtype, 5, 5, 3000) > 0
     with pytest.raises(DeviceError, match=r"gemm: CL_INVALID_BUFFER_SIZE \(-61\)"):
-        lapack.gemm(multiplier.session, True, False, 1, factor, factor, 0, target)
+        lapack.gemm(multiplier.session, 1, 0, 1, factor, factor, 0, target)
     assert (multiplier.from_device(target) == c).all()
 
 
@@ -168,11 +210,22 @@ def test_gemm_of_tall_and_wide_operands(multiplier: Host) -> None:
     """Leading dimensions of both parities and at every alignment, a single row, a single column."""
     rng = np.random.default_rng(0)
     for _ in range(12):
-        (m, n, k), (transa, transb) = rng.integers(1, 140, 3), rng.integers(0, 2, 2) == 1
+        (m, n, k), (transa, transb) = rng.integers(1, 140, 3), rng.integers(0, 2, 2)
         check_product(multiplier, transa, transb, multiplier.random(m, k, seed=m), multiplier.random(k, n, seed=n))
 
 
-def test_gemm_batch_makes_products_of_many_sizes(multiplier: Host) -> None:
+@pytest.mark.parametrize(("m", "n", "k"), [(70_000, 3, 130), (130, 3, 70_000)])
+@pytest.mark.parametrize("transa", [0, 2])
+def test_complex_gemm_of_a_left_operand_that_is_written_out_in_parts(
+    session: Session, m: int, n: int, k: int, transa: int
+) -> None:
+    host = Host(session, "complex64")
+    assert lapack.gemm_work(host.dtype, m, n, k) < 2 * m * k
+    check_product(host, transa, 0, host.random(m, k, seed=1), host.random(k, n, seed=2))
+    check_product(host, transa, 2, host.random(m, k, seed=1), host.random(k, n, seed=2), 2, 0)
+
+
+def test_gemm_batch_makes_products_of_many_sizes(real_multiplier: Host) -> None:
     """Square blocks along the diagonals of three matrices; one has no terms, one has no rows."""
     import pyopencl as cl
 
@@ -185,12 +238,16 @@ def test_gemm_batch_makes_products_of_many_sizes(multiplier: Host) -> None:
         (False, True, 2, -1),
         (True, True, 1, 1),
     ):
-        a, b, c = multiplier.random(m, k, seed=1), multiplier.random(k, n, seed=2), multiplier.random(m, n, seed=3)
+        a, b, c = (
+            real_multiplier.random(m, k, seed=1),
+            real_multiplier.random(k, n, seed=2),
+            real_multiplier.random(m, n, seed=3),
+        )
         wanted, bound = c.astype(np.longdouble), np.abs(c).astype(np.longdouble)
         left, right, target = (
-            multiplier.to_device(a.T if transa else a),
-            multiplier.to_device(b.T if transb else b),
-            multiplier.to_device(c),
+            real_multiplier.to_device(a.T if transa else a),
+            real_multiplier.to_device(b.T if transb else b),
+            real_multiplier.to_device(c),
         )
         rows = ffi.new("lai_gemm_row[]", len(sizes))
         for row, (i, j, p), (rows_c, columns_c, terms) in zip(rows, starts, sizes, strict=False):
@@ -207,10 +264,10 @@ def test_gemm_batch_makes_products_of_many_sizes(multiplier: Host) -> None:
             row.m, row.n, row.k = rows_c, columns_c, terms
         text = np.frombuffer(ffi.buffer(rows), np.uint8)
         flags = cl.mem_flags.READ_ONLY | cl.mem_flags.COPY_HOST_PTR
-        table = cl.Buffer(multiplier.session.context, flags, hostbuf=text)
+        table = cl.Buffer(real_multiplier.session.context, flags, hostbuf=text)
         largest_m, largest_n = (max(size[d] for size in sizes) for d in (0, 1))
         lapack.gemm_batch(
-            multiplier.session,
+            real_multiplier.session,
             transa,
             transb,
             alpha,
@@ -223,8 +280,8 @@ def test_gemm_batch_makes_products_of_many_sizes(multiplier: Host) -> None:
             largest_m,
             largest_n,
         )
-        error = np.abs(multiplier.from_device(target) - wanted)
-        assert (error <= (max(size[2] for size in sizes) + 3) * np.finfo(multiplier.dtype).eps / 2 * bound).all()
+        error = np.abs(real_multiplier.from_device(target) - wanted)
+        assert (error <= (max(size[2] for size in sizes) + 3) * np.finfo(real_multiplier.dtype).eps / 2 * bound).all()
 
 
 @pytest.mark.parametrize(
@@ -284,10 +341,10 @@ def test_large_tiles_are_for_large_products(matrix_unit: Session, m: int, n: int
 # ---- decompositions ----------------------------------------------------------------------------------
 
 
-def apply_q(host: Host, v: Matrix, tau: Matrix, c: Array, transpose: bool = False) -> Array:
+def apply_q(host: Host, v: Matrix, tau: Matrix, c: Array, transpose: int = 0) -> Array:
     """Q C, or Q' C."""
     target = host.to_device(c)
-    work = host.work(lapack.ormqr_work(target.rows, target.columns, v.columns))
+    work = host.work(lapack.ormqr_work(host.dtype, target.rows, target.columns, v.columns))
     lapack.ormqr(host.session, transpose, v, tau, target, work)
     return host.from_device(target)
 
@@ -301,13 +358,13 @@ def bidiagonalized(host: Host, a: Array) -> tuple[Array, Array, Array]:
     """Q, B and P of a matrix that is scaled."""
     m, n = a.shape
     reduced, p = host.to_device(a), host.empty(n, n)
-    d, e, tauq, taup = (host.empty(size) for size in (n, n - 1, n, n - 1))
-    lapack.gebrd(host.session, reduced, p, d, e, tauq, taup, host.work(lapack.gebrd_work(m, n)))
+    d, e, tauq, taup = host.of_parts.empty(n), host.of_parts.empty(n - 1), host.empty(n), host.empty(n - 1)
+    lapack.gebrd(host.session, reduced, p, d, e, tauq, taup, host.work(lapack.gebrd_work(host.dtype, m, n)))
     wide_p = np.eye(n, dtype=host.dtype)
     wide_p[1:, 1:] = apply_q(host, p.part(1, 0, n - 1, n - 1), taup, wide_p[1:, 1:])
     q = apply_q(host, reduced, tauq, unit_vectors(m, n))
     b = np.zeros((q.shape[1], n))
-    b[:n] = np.diag(host.from_device(d)[:, 0]) + np.diag(host.from_device(e)[:, 0], 1)
+    b[:n] = np.diag(host.of_parts.from_device(d)[:, 0]) + np.diag(host.of_parts.from_device(e)[:, 0], 1)
     return q, b, wide_p
 
 
@@ -315,10 +372,10 @@ def triangularized(host: Host, a: Array) -> tuple[Array, Array]:
     """Q and R of a matrix that is scaled."""
     (m, n), k = a.shape, min(a.shape)
     reduced, tau, r = host.to_device(a), host.empty(k), host.empty(k, n)
-    lapack.geqrf(host.session, reduced, tau, host.work(lapack.geqrf_work(m, n)))
+    lapack.geqrf(host.session, reduced, tau, host.work(lapack.geqrf_work(host.dtype, m, n)))
     lapack.lacpy_upper(host.session, reduced.part(0, 0, k, n), r)
     q = apply_q(host, reduced.part(0, 0, m, k), tau, unit_vectors(m, n))
-    wide_r = np.zeros((q.shape[1], n))
+    wide_r = np.zeros((q.shape[1], n), host.double)
     wide_r[:k] = host.from_device(r)
     assert (np.tril(wide_r, -1) == 0).all()
     return q, wide_r
@@ -326,22 +383,23 @@ def triangularized(host: Host, a: Array) -> tuple[Array, Array]:
 
 def residual(a: Array, product: Array) -> float:
     """``|A - product| / (|A| max(m, n) eps)`` in the 1-norm."""
-    norm, error = (np.abs(each.astype(float)).sum(axis=0).max() for each in (a, a - product))
+    norm, error = (np.abs(each.astype(np.result_type(each, float))).sum(axis=0).max() for each in (a, a - product))
     return float(error / (norm * max(a.shape) * np.finfo(a.dtype).eps)) if error else float(error)
 
 
 def assert_reduced(host: Host, a: Array) -> None:
     """The ratios of gebrd and geqrf, LAPACK's component tests."""
     q, b, p = bidiagonalized(host, a)
-    found = {"Q B P'": residual(a, q.astype(float) @ b @ p.T), "Q": orthogonality(q), "P": orthogonality(p)}
+    found = {"Q B P^T": residual(a, q.astype(host.double) @ b @ p.T), "Q": orthogonality(q), "P": orthogonality(p)}
     q, r = triangularized(host, a)
-    found |= {"Q R": residual(a, q.astype(float) @ r), "Q of QR": orthogonality(q)}
+    found |= {"Q R": residual(a, q.astype(host.double) @ r), "Q of QR": orthogonality(q)}
     assert all(ratio <= ALARM for ratio in found.values()), found
 
 
 SHAPES = [
     (1, 1), (2, 1), (2, 2), (3, 2), (3, 3), (31, 31), (32, 32), (33, 33), (33, 31), (63, 63), (64, 64), (65, 65),
-    (65, 33), (97, 96), (127, 127), (130, 128), (200, 7), (257, 1), (257, 256), (700, 33), (3000, 5), (8230, 66),
+    (65, 33), (97, 96), (127, 127), (130, 128), (200, 7), (257, 1), (257, 256), (700, 33), (3000, 5), (4130, 66),
+    (8230, 66),
 ]  # fmt: skip
 
 
@@ -354,7 +412,7 @@ def test_reductions_on_shapes(host: Host, shape: tuple[int, int]) -> None:
 def test_qr_of_any_shape(host: Host, shape: tuple[int, int]) -> None:
     a = scaled(host.random(*shape))
     q, r = triangularized(host, a)
-    assert residual(a, q.astype(float) @ r) <= ALARM
+    assert residual(a, q.astype(host.double) @ r) <= ALARM
     assert orthogonality(q) <= ALARM
 
 
@@ -368,13 +426,13 @@ def test_reductions_where_norms_underflow(host: Host, name: str) -> None:
     """Tails of rounding errors, or of numbers whose squares vanish, past several panels."""
     n, dtype = 130, host.dtype
     rng = np.random.default_rng(5)
-    powers = (1e-40 if dtype == "float64" else 1e-20) ** np.linspace(0, 1, n)
+    powers = (1e-40 if host.real == "float64" else 1e-20) ** np.linspace(0, 1, n)
     a = {
         "ones": np.ones((n, n)),
         "noise": 1 + np.finfo(dtype).eps * rng.integers(0, 2, (n, n)),
-        "rank 5": rng.standard_normal((n, 5)) @ rng.standard_normal((5, n)),
-        "graded": powers[:, None] * rng.standard_normal((n, n)) * powers,
-        "tiny tails": np.eye(n) + float(np.finfo(dtype).tiny) * 1e3 * rng.standard_normal((n, n)),
+        "rank 5": normal(n, 5, dtype, rng) @ normal(5, n, dtype, rng),
+        "graded": powers[:, None] * normal(n, n, dtype, rng) * powers,
+        "tiny tails": np.eye(n) + float(np.finfo(dtype).tiny) * 1e3 * normal(n, n, dtype, rng),
     }[name]
     assert_reduced(host, scaled(a.astype(dtype)))
 
@@ -394,28 +452,30 @@ def test_runs_are_identical(host: Host) -> None:
 def test_ormqr_applies_the_reflectors_one_after_the_other(host: Host, m: int, n: int, k: int) -> None:
     a, c = scaled(host.random(m, k)), host.random(m, n, seed=1)
     reduced, tau = host.to_device(a), host.empty(k)
-    lapack.geqrf(host.session, reduced, tau, host.work(lapack.geqrf_work(m, k)))
-    v = np.tril(host.from_device(reduced).astype(float), -1) + np.eye(m, k)
-    factors = host.from_device(tau)[:, 0].astype(float)
-    for transpose in (False, True):
-        wanted = c.astype(float)
+    lapack.geqrf(host.session, reduced, tau, host.work(lapack.geqrf_work(host.dtype, m, k)))
+    v = np.tril(host.from_device(reduced).astype(host.double), -1) + np.eye(m, k)
+    check_reflectors(host, reduced, tau, v, c)
+
+
+def check_reflectors(host: Host, stored: Matrix, tau: Matrix, v: Array, c: Array) -> None:
+    """Q C and Q' C against one reflector after the other."""
+    factors, k = host.from_device(tau)[:, 0].astype(host.double), v.shape[1]
+    for transpose in (0, 2):
+        wanted = c.astype(host.double)
         for i in range(k) if transpose else reversed(range(k)):
-            wanted -= factors[i] * np.outer(v[:, i], v[:, i] @ wanted)
-        found = apply_q(host, reduced, tau, c, transpose)
-        assert residual(found, wanted) <= ALARM
+            factor = factors[i].conj() if transpose else factors[i]
+            wanted -= factor * np.outer(v[:, i], v[:, i].conj() @ wanted)
+        assert residual(apply_q(host, stored, tau, c, transpose), wanted) <= ALARM
 
 
 def test_ormqr_of_more_reflectors_than_are_written_out_at_a_time(host: Host) -> None:
     m, n, k = 1100, 3, 1050
     v = np.tril(host.random(m, k), -1)
-    c, factors = host.random(m, n, seed=1), 2 / (1 + (v.astype(float) ** 2).sum(axis=0))
+    factors = 2 / (1 + (np.abs(v.astype(host.double)) ** 2).sum(axis=0))
+    if is_complex(host.dtype):  # any tau of the circle |tau|^2 |v|^2 = 2 Re tau makes a reflector
+        factors = factors / 2 * (1 + np.exp(1j * np.arange(k)))
     stored, tau = host.to_device(v + np.triu(host.random(m, k))), host.to_device(factors[:, None])
-    factors, columns = factors.astype(host.dtype).astype(float), (v + np.eye(m, k)).astype(float)
-    for transpose in (False, True):
-        wanted = c.astype(float)
-        for i in range(k) if transpose else reversed(range(k)):
-            wanted -= factors[i] * np.outer(columns[:, i], columns[:, i] @ wanted)
-        assert residual(apply_q(host, stored, tau, c, transpose), wanted) <= ALARM
+    check_reflectors(host, stored, tau, (v + np.eye(m, k)).astype(host.double), host.random(m, n, seed=1))
 
 
 # ---- QR by Cholesky --------------------------------------------------------------------------------------
@@ -425,11 +485,11 @@ def by_cholesky(host: Host, a: Array) -> tuple[Array, Array, float]:
     """Q, R, and how far the first Q was from orthonormal."""
     m, n = a.shape
     source, q, r, gram = host.to_device(a), host.empty(m, n), host.empty(n, n), host.empty(n, n)
-    distance = host.empty(64)
-    lapack.cholqr(host.session, source, q, r, gram, distance, host.work(lapack.cholqr_work(m, n)))
+    distance = host.of_parts.empty(64)
+    lapack.cholqr(host.session, source, q, r, gram, distance, host.work(lapack.cholqr_work(host.dtype, m, n)))
     assert (host.from_device(source) == a).all()
     host.from_device(gram)  # its frame
-    squares = host.from_device(distance)
+    squares = host.of_parts.from_device(distance)
     return host.from_device(q), host.from_device(r), float(squares.sum()) ** 0.5
 
 
@@ -454,7 +514,7 @@ def test_cholqr_of_any_shape(host: Host, shape: tuple[int, int]) -> None:
     q, r, distance = by_cholesky(host, a)
     assert distance < 1e-2
     assert (np.tril(r, -1) == 0).all()
-    assert residual(a, q.astype(float) @ r) <= ALARM
+    assert residual(a, q.astype(host.double) @ r) <= ALARM
     assert orthogonality(q) <= ALARM
 
 
@@ -464,7 +524,7 @@ def test_cholqr_is_right_or_says_so(host: Host, name: str) -> None:
     a = scaled(matrix(name, 150, 70, host.dtype))
     q, r, distance = by_cholesky(host, a)
     if distance <= gesdd.MOST_DISTANCE:  # NaN is not
-        assert residual(a, q.astype(float) @ r) <= ALARM
+        assert residual(a, q.astype(host.double) @ r) <= ALARM
         assert orthogonality(q) <= ALARM
 
 
@@ -473,7 +533,7 @@ def test_cholqr_finds_nearly_dependent_columns(host: Host) -> None:
     rng = np.random.default_rng(0)
     eps = float(np.finfo(host.dtype).eps)
     for condition, well in ((1.0, True), (0.02 / eps**0.5, True), (30 / eps**0.5, False), (1 / eps, False)):
-        a = scaled(with_spectrum(condition ** -np.linspace(0, 1, 40), 90, 40, rng).astype(host.dtype))
+        a = scaled(with_spectrum(condition ** -np.linspace(0, 1, 40), 90, 40, rng, host.dtype).astype(host.dtype))
         assert (by_cholesky(host, a)[2] <= gesdd.MOST_DISTANCE) is well
 
 
@@ -483,12 +543,12 @@ def test_cholqr_of_zero_is_nan(host: Host) -> None:
 
 def test_cholqr_of_badly_scaled_columns(host: Host) -> None:
     """Only what is left of their condition after scaling them alike counts."""
-    powers = (1e-100 if host.dtype == "float64" else 1e-12) ** np.linspace(0, 1, 40)
+    powers = (1e-100 if host.real == "float64" else 1e-12) ** np.linspace(0, 1, 40)
     a = scaled((host.random(150, 40) * powers).astype(host.dtype))
     q, r, distance = by_cholesky(host, a)
     assert distance < 1e-2
     assert orthogonality(q) <= ALARM
-    errors = np.abs(a - q.astype(float) @ r).max(axis=0)
+    errors = np.abs(a - q.astype(host.double) @ r).max(axis=0)
     assert (errors <= ALARM * 150 * np.finfo(host.dtype).eps * np.abs(a).max(axis=0)).all()
 
 
@@ -526,27 +586,27 @@ def bidiagonals(n: int, dtype: str) -> dict[str, tuple[Array, Array]]:
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 31, 33, 130])
-def test_multisection_is_as_accurate_as_the_largest_value(host: Host, n: int) -> None:
-    for name, (d, e) in bidiagonals(n, host.dtype).items():
-        s = np.sort(multisected(host, d, e))[::-1]
+def test_multisection_is_as_accurate_as_the_largest_value(real_host: Host, n: int) -> None:
+    for name, (d, e) in bidiagonals(n, real_host.dtype).items():
+        s = np.sort(multisected(real_host, d, e))[::-1]
         wanted = np.linalg.svd(np.diag(d.astype(float)) + np.diag(e.astype(float), 1), compute_uv=False)
-        assert difference(s, wanted.astype(host.dtype), n) <= ALARM, name
+        assert difference(s, wanted.astype(real_host.dtype), n) <= ALARM, name
 
 
 @pytest.mark.parametrize("name", ["random", "toeplitz", "falling", "rising", "log-random"])
-def test_multisection_is_relatively_accurate(host: Host, name: str) -> None:
+def test_multisection_is_relatively_accurate(real_host: Host, name: str) -> None:
     """Up to order 25 the divide and conquer is LAPACK's QR iteration, which is accurate relative to each value."""
-    d, e = bidiagonals(25, host.dtype)[name]
-    s = multisected(host, d, e)
+    d, e = bidiagonals(25, real_host.dtype)[name]
+    s = multisected(real_host, d, e)
     wanted = bidiagonal.lasda(d.astype(float), e.astype(float))[0]
-    assert (np.abs(s - wanted) <= 100 * np.finfo(host.dtype).eps * wanted + np.finfo(host.dtype).tiny).all()
+    assert (np.abs(s - wanted) <= 100 * np.finfo(real_host.dtype).eps * wanted + np.finfo(real_host.dtype).tiny).all()
 
 
-def test_multisection_ends_on_anything(host: Host) -> None:
+def test_multisection_ends_on_anything(real_host: Host) -> None:
     for value in (np.nan, np.inf):
-        d, e = bidiagonals(40, host.dtype)["random"]
+        d, e = bidiagonals(40, real_host.dtype)["random"]
         d[7] = value
-        multisected(host, d, e)
+        multisected(real_host, d, e)
 
 
 # ---- divide and conquer ----------------------------------------------------------------------------------
@@ -555,27 +615,27 @@ LEAVES = (1, 2, 24, 25, 26, 27, 51, 52, 53, 64, 105, 128, 220)  # around one, tw
 
 
 @pytest.mark.parametrize("name", bidiagonals(3, "float64"))
-def test_divide_and_conquer(host: Host, name: str) -> None:
+def test_divide_and_conquer(real_host: Host, name: str) -> None:
     for n in LEAVES:
-        d, e = bidiagonals(n, host.dtype)[name]
-        work = gesdd.Workspace(host.session, gesdd.plan(n, n, host.dtype, vectors=True, full=False))
+        d, e = bidiagonals(n, real_host.dtype)[name]
+        work = gesdd.Workspace(real_host.session, gesdd.plan(n, n, real_host.dtype, vectors=True, full=False))
         s, tree = bidiagonal.lasda(d, e)
         gesdd._vectors_of_b(work, tree)
         u, v = (gesdd._read(work, work[side]).astype(float) for side in "uv")
         b = np.diag(d.astype(float)) + np.diag(e.astype(float), 1)
         assert (s[1:] <= s[:-1]).all()
         assert s[-1] >= 0
-        wanted = np.linalg.svd(b, compute_uv=False).astype(host.dtype)
+        wanted = np.linalg.svd(b, compute_uv=False).astype(real_host.dtype)
         found = {
-            "B": residual(b.astype(host.dtype), u * s.astype(float) @ v.T),
-            "U": orthogonality(u.astype(host.dtype)),
-            "V": orthogonality(v.astype(host.dtype)),
+            "B": residual(b.astype(real_host.dtype), u * s.astype(float) @ v.T),
+            "U": orthogonality(u.astype(real_host.dtype)),
+            "V": orthogonality(v.astype(real_host.dtype)),
             "S": difference(s, wanted, n),
         }
         assert all(ratio <= ALARM for ratio in found.values()), (n, found)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", REAL)
 def test_divide_and_conquer_is_the_same_on_any_number_of_threads(dtype: str) -> None:
     d, e = bidiagonals(700, dtype)["random"]
     before = lib.lai_use_threads(1)
@@ -598,26 +658,27 @@ def largest(host: Host, a: Array) -> float:
 
     run = lapack.allocate(host.session, host.dtype, *a.shape)
     cl.enqueue_copy(host.session.queue, run.buffer, np.ascontiguousarray(a.T))
-    result = host.empty(1)
+    result = host.of_parts.empty(1)
     lapack.max_abs(host.session, run, result, host.work(lapack.max_abs_work()))
-    return float(host.from_device(result)[0, 0])
+    return float(host.of_parts.from_device(result)[0, 0])
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 300), (257, 3), (400, 401)])
 def test_max_abs_finds_every_place(host: Host, shape: tuple[int, int]) -> None:
     a = host.random(*shape)
-    assert largest(host, a) == np.abs(a).max()
-    for place in {0, 1, 255, 256, a.size // 2, a.size - 1} & set(range(a.size)):
+    parts = a.view(host.real)
+    assert largest(host, a) == np.abs(parts).max()
+    for place in {0, 1, 255, 256, parts.size // 2, parts.size - 1} & set(range(parts.size)):
         for value, wanted in ((-7.0, 7.0), (np.nan, np.inf), (np.inf, np.inf), (-np.inf, np.inf)):
             changed = a.copy()
-            changed.flat[place] = value
+            changed.view(host.real).flat[place] = value
             assert largest(host, changed) == wanted
     assert largest(host, np.zeros_like(a)) == 0
 
 
 def test_max_abs_wants_one_run_of_memory(host: Host) -> None:
     with pytest.raises(DeviceError, match=r"CL_INVALID_VALUE \(-30\)"):
-        lapack.max_abs(host.session, host.empty(3, 3), host.empty(1), host.work(lapack.max_abs_work()))
+        lapack.max_abs(host.session, host.empty(3, 3), host.of_parts.empty(1), host.work(lapack.max_abs_work()))
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (31, 33), (32, 64), (100, 7), (1, 90)])
@@ -625,19 +686,19 @@ def test_lascl_is_exact(host: Host, shape: tuple[int, int]) -> None:
     a, info = host.random(*shape), np.finfo(host.dtype)
     a.ravel()[0] = info.max
     for exponent in (0, 1, -3, info.minexp - 5):  # the last one makes subnormal numbers
-        for transpose in (False, True):
+        for transpose in TRANSPOSES[host.dtype]:
             target = host.empty(*(shape[::-1] if transpose else shape))
             lapack.lascl(host.session, host.to_device(a), target, exponent, transpose)
             with np.errstate(over="ignore"):
-                wanted = np.ldexp(a.T if transpose else a, exponent)
+                wanted = op(transpose, ldexp(a, exponent))
             assert (host.from_device(target) == wanted).all()
 
 
 def test_lascl_of_a_million_columns(host: Host) -> None:
     """More than one dimension of work-groups may count."""
-    a = np.arange(2_000_001, dtype=host.dtype).reshape(1, -1)
+    a = np.arange(2_000_001, dtype=host.real).astype(host.dtype).reshape(1, -1)
     target = host.empty(a.shape[1])
-    lapack.lascl(host.session, host.to_device(a), target, -1, transpose=True)
+    lapack.lascl(host.session, host.to_device(a), target, -1, transpose=1)
     assert (host.from_device(target) == a.T / 2).all()
 
 
@@ -648,6 +709,9 @@ def test_laset_and_lacpy(host: Host, shape: tuple[int, int]) -> None:
     assert (host.from_device(target) == np.where(np.eye(*shape), 3, -2)).all()
     lapack.lacpy_upper(host.session, host.to_device(a), triangle)
     assert (host.from_device(triangle) == np.triu(a)).all()
+    if is_complex(host.dtype):
+        lapack.lacp2(host.session, host.of_parts.to_device(a.real), target)
+        assert (host.from_device(target) == a.real).all()
 
 
 def test_arguments_do_not_outlive_their_buffers(host: Host) -> None:
@@ -667,7 +731,8 @@ def test_loops_stop_at_the_first_failure(host: Host) -> None:
     """Each kernel of a reduction in turn is no kernel: its launch fails, and nothing after it is tried."""
     n = 70
     a, square, vector, work = host.to_device(host.random(n, n)), host.empty(n, n), host.empty(n), host.work(10**6)
-    native = [lapack._native(each) for each in (a, square, vector, vector, vector, vector, work)]
+    reals = host.of_parts.empty(n)
+    native = [lapack._native(each) for each in (a, square, reals, reals, vector, vector, work)]
     whole = programs.kernels(host.session, host.dtype)
     for number in (lib.LAI_CL_SWEEP_COLUMN, lib.LAI_CL_SWEEP_2, lib.LAI_CL_LASCL_TRANSPOSED):
         broken = ffi.new("lai_opencl *", whole[0])
@@ -685,8 +750,8 @@ def test_loops_stop_at_the_first_failure(host: Host) -> None:
 
 def test_cholqr_stops_at_the_first_failure(host: Host) -> None:
     m, n = 200, 130
-    matrices = [host.to_device(np.eye(*shape)) for shape in ((m, n), (m, n), (n, n), (n, n), (64, 1))]
-    matrices.append(host.work(lapack.cholqr_work(m, n)))
+    matrices = [host.to_device(np.eye(*shape)) for shape in ((m, n), (m, n), (n, n), (n, n))]
+    matrices += [host.of_parts.empty(64), host.work(lapack.cholqr_work(host.dtype, m, n))]
     native = [lapack._native(each) for each in matrices]
     whole = programs.kernels(host.session, host.dtype)
     for kernel in ("POTRF", "TRSM", "DISTANCE_TO_IDENTITY", "GEMM", "LASCL", "LASCL_TRANSPOSED", "LACPY_UPPER"):
@@ -707,7 +772,9 @@ def test_cholqr_without_enough_workspace_does_nothing(host: Host) -> None:
         host.empty(5, 5),
     )
     with pytest.raises(DeviceError, match=r"cholqr: CL_INVALID_BUFFER_SIZE \(-61\)"):
-        lapack.cholqr(host.session, a, q, r, gram, host.empty(64), host.work(lapack.cholqr_work(20, 5) - 1))
+        lapack.cholqr(
+            host.session, a, q, r, gram, host.of_parts.empty(64), host.work(lapack.cholqr_work(host.dtype, 20, 5) - 1)
+        )
     assert (host.from_device(q) == 0).all()
 
 

@@ -20,9 +20,11 @@ from svd_cases import (
     MATRICES,
     difference,
     is_sorted,
+    ldexp,
     matrix,
     orthogonality,
     ratios,
+    real,
     stock_values,
 )
 
@@ -33,7 +35,7 @@ from lapack_ai_backend.interception import STOCK
 from lapack_ai_backend.linalg import gesdd
 from lapack_ai_backend.opencl import memory
 
-DTYPES = ("float32", "float64")
+DTYPES = ("float32", "float64", "complex64", "complex128")
 SVD = "scipy.linalg.svd"
 
 
@@ -59,7 +61,8 @@ def worst(a: np.ndarray[Any, Any], full_matrices: bool = False) -> dict[str, flo
     m, n = a.shape
     assert u.shape == (m, m if full_matrices else min(m, n))
     assert vh.shape == (n if full_matrices else min(m, n), n)
-    assert {u.dtype, s.dtype, vh.dtype, alone.dtype} == {a.dtype}
+    assert {u.dtype, vh.dtype} == {a.dtype}
+    assert {s.dtype, alone.dtype} == {np.dtype(real(a.dtype))}
     assert is_sorted(s)
     assert is_sorted(alone)
     wanted = stock_values(a)
@@ -152,6 +155,8 @@ def test_tall_matrix_whose_entries_all_err_alike(dtype: str) -> None:
 def test_larger_matrix() -> None:
     assert_well(worst(matrix("mode 3", 257, 255, "float64")))
     assert_well(worst(matrix("ones", 256, 257, "float32")))
+    assert_well(worst(matrix("mode 3", 256, 257, "complex128")))
+    assert_well(worst(matrix("gauss", 257, 255, "complex64"), full_matrices=True))
 
 
 @given(
@@ -168,7 +173,7 @@ def test_larger_matrix() -> None:
 def test_ratios_on_drawn_matrices(
     m: int, n: int, dtype: str, name: str, exponent: int, layout: str, full: bool, seed: int
 ) -> None:
-    a = in_layout(np.ldexp(matrix(name, m, n, dtype, seed), exponent), layout)
+    a = in_layout(ldexp(matrix(name, m, n, dtype, seed), exponent), layout)
     hypothesis.assume(np.isfinite(a).all())
     found = worst(a, full)
     hypothesis.target(max(found.values()))
@@ -179,10 +184,11 @@ def test_ratios_on_drawn_matrices(
 # ---- plans -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("n", [1, 2, 8, 32, 100])
-def test_tall_matrices_need_little_more_than_themselves(n: int) -> None:
-    plan = gesdd.plan(10**6, n, "float64", vectors=False, full=False)
-    assert sum(plan.device_bytes()) < 5 * 8 * 10**6 * n
+def test_tall_matrices_need_little_more_than_themselves(n: int, dtype: str) -> None:
+    plan = gesdd.plan(10**6, n, dtype, vectors=False, full=False)
+    assert sum(plan.device_bytes()) < 5 * np.dtype(dtype).itemsize * 10**6 * n
 
 
 def test_sizes_beyond_32_bits_are_declined_and_others_count_in_64() -> None:
@@ -198,17 +204,23 @@ def test_sizes_beyond_32_bits_are_declined_and_others_count_in_64() -> None:
 
 
 @pytest.mark.parametrize(
-    ("dtype", "exponents"), [("float64", (-1000, -500, 500, 1000)), ("float32", (-100, -60, 60, 110))]
+    ("dtype", "exponents"),
+    [
+        ("float64", (-1000, -500, 500, 1000)),
+        ("float32", (-100, -60, 60, 110)),
+        ("complex128", (-1000, -500, 500, 1000)),
+        ("complex64", (-100, -60, 60, 110)),
+    ],
 )
 def test_scaling_by_powers_of_two_is_exact(dtype: str, exponents: tuple[int, ...]) -> None:
     a = matrix("mode 4, mild", 40, 30, dtype)
     u, s, vh = computed(sl.svd, a)
     for exponent in exponents:
-        su, ss, svh = computed(sl.svd, np.ldexp(a, exponent))
+        su, ss, svh = computed(sl.svd, ldexp(a, exponent))
         np.testing.assert_array_equal(ss, np.ldexp(s, exponent))
         np.testing.assert_array_equal(su, u)
         np.testing.assert_array_equal(svh, vh)
-        np.testing.assert_array_equal(computed(sl.svdvals, np.ldexp(a, exponent)), np.ldexp(sl.svdvals(a), exponent))
+        np.testing.assert_array_equal(computed(sl.svdvals, ldexp(a, exponent)), np.ldexp(sl.svdvals(a), exponent))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -272,12 +284,13 @@ def in_layout(a: np.ndarray[Any, Any], layout: str) -> np.ndarray[Any, Any]:
 LAYOUTS = ("C", "F", "strided", "reversed", "byte-swapped", "unaligned", "broadcast", "read-only")
 
 
+@pytest.mark.parametrize("dtype", ["float64", "complex128"])
 @pytest.mark.parametrize("shape", [(30, 30), (50, 20), (20, 50), (30, 25)])
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_layouts(layout: str, shape: tuple[int, int]) -> None:
-    a = in_layout(matrix("gauss", *shape, "float64"), layout)
+def test_layouts(layout: str, shape: tuple[int, int], dtype: str) -> None:
+    a = in_layout(matrix("gauss", *shape, dtype), layout)
     before = a.tobytes()
-    plain = np.ascontiguousarray(a.astype("float64"))
+    plain = np.ascontiguousarray(a.astype(dtype))
     for full in (True, False):
         for got, wanted in zip(computed(sl.svd, a, full_matrices=full), sl.svd(plain, full_matrices=full), strict=True):
             np.testing.assert_array_equal(got, wanted)  # the same kernels on the same values
@@ -287,13 +300,10 @@ def test_layouts(layout: str, shape: tuple[int, int]) -> None:
 @pytest.mark.parametrize("full", [True, False])
 @pytest.mark.parametrize("shape", [(5, 5), (9, 4), (4, 9), (1, 6), (6, 1), (1, 1), (2, 5, 3)])
 def test_result_is_of_stocks_kind(shape: tuple[int, ...], full: bool) -> None:
-    """Types, shapes, dtypes, memory layout; single and double precision."""
+    """Types, shapes, dtypes, memory layout; real and complex, single and double precision."""
     for dtype in DTYPES:
-        a = np.random.default_rng(1).standard_normal(shape).astype(dtype)
-        got, wanted = (
-            computed(sl.svd, a, full_matrices=full),
-            STOCK["scipy.linalg.svd"](a, full_matrices=full),
-        )
+        a = (np.random.default_rng(1).standard_normal(shape) * (1j if dtype[0] == "c" else 1)).astype(dtype)
+        got, wanted = computed(sl.svd, a, full_matrices=full), STOCK["scipy.linalg.svd"](a, full_matrices=full)
         assert type(got) is type(wanted)
         for ours, stocks in zip(got, wanted, strict=True):
             assert (type(ours), ours.dtype, ours.shape) == (type(stocks), stocks.dtype, stocks.shape)
@@ -322,7 +332,8 @@ def test_overwrite_a_leaves_the_array_alone() -> None:
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_stack_loops_the_same_kernel(dtype: str) -> None:
-    stack = np.random.default_rng(3).standard_normal((2, 3, 12, 8)).astype(dtype)
+    parts = np.random.default_rng(3).standard_normal((2, 2, 3, 12, 8))
+    stack = (parts[0] + 1j * parts[1] if dtype[0] == "c" else parts[0]).astype(dtype)
     u, s, vh = computed(sl.svd, stack, full_matrices=False)
     values = computed(sl.svdvals, stack)
     for index in np.ndindex(2, 3):
@@ -399,7 +410,8 @@ def test_unchecked_infinity_ends(place: int) -> None:
 
 DECLINED: dict[str, Any] = {
     "gesvd": lambda a: sl.svd(a, lapack_driver="gesvd"),
-    "complex": lambda a: sl.svd(a + 1j),
+    "complex gesvd": lambda a: sl.svd(a + 1j, lapack_driver="gesvd"),
+    "long double": lambda a: sl.svd(a.astype(np.longdouble)),
     "integers": lambda a: sl.svd(a.astype(int)),
     "list": lambda a: sl.svd(a.tolist()),
     "empty": lambda a: sl.svd(a[:0]),

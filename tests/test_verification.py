@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import scipy.linalg as sl
-from svd_cases import DEVICE, MATRICES, matrix
+from svd_cases import DEVICE, MATRICES, ldexp, matrix, real
 
 import lapack_ai_backend as lapack_ai
 from lapack_ai_backend import registry
@@ -16,7 +16,10 @@ from lapack_ai_backend.errors import Decline
 from lapack_ai_backend.linalg import verification
 from lapack_ai_backend.linalg.verification import Verification
 
+DTYPES = ("float32", "float64", "complex64", "complex128")
+
 A = matrix("gauss", 40, 30, "float64")
+C = matrix("gauss", 40, 30, "complex128")
 
 
 def decomposed(a: np.ndarray[Any, Any], full: bool = False) -> tuple[Any, Any, Any]:
@@ -27,35 +30,35 @@ def decomposed(a: np.ndarray[Any, Any], full: bool = False) -> tuple[Any, Any, A
 # ---- the checks themselves ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", MATRICES)
 def test_healthy_results_pass_with_room(name: str, dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """LAPACK's own results stay far below the limit, which says that no healthy one will be refused."""
     monkeypatch.setattr(verification, "LIMIT", (30.0, 2.0))
     for m, n, full in ((70, 70, False), (150, 20, True), (20, 150, True)):
         a = matrix(name, m, n, dtype)
-        a = a / np.maximum(np.abs(a).max(), 1).astype(dtype)
+        a = a / np.maximum(np.abs(a).max(), 1).astype(real(dtype))
         u, s, vh = decomposed(a, full)
         Verification(a, 0).probe(u, s, vh)
         Verification(a, 0).reference(s, u, vh)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("exponent", [-1015, -500, -20, 0, 20, 500, 1015])
 def test_scaled_problems_pass(dtype: str, exponent: int) -> None:
     """The checks neither overflow nor lose digits at the ends of the range."""
-    if dtype == "float32":
+    if real(dtype) == "float32":
         exponent //= 9
-    a = np.ldexp(matrix("mode 4, mild", 30, 20, dtype), -exponent)
-    scaled = np.ldexp(a, exponent)
+    a = ldexp(matrix("mode 4, mild", 30, 20, dtype), -exponent)
+    scaled = ldexp(a, exponent)
     u, s, vh = decomposed(scaled)
     with np.errstate(over="raise", invalid="raise"):
         Verification(a, exponent).probe(u, s, vh)
         Verification(a, exponent).reference(s, u, vh)
 
 
-def spoiled(**changes: Callable[[Any], Any]) -> tuple[Any, Any, Any]:
-    parts = dict(zip("usv", decomposed(A), strict=True))
+def spoiled(a: np.ndarray[Any, Any] = A, **changes: Callable[[Any], Any]) -> tuple[Any, Any, Any]:
+    parts = dict(zip("usv", decomposed(a), strict=True))
     for name, change in changes.items():
         parts[name] = change(parts[name].copy())
     return parts["u"], parts["s"], parts["v"]
@@ -88,6 +91,26 @@ WRONG = {
 def test_wrong_results_are_caught(name: str) -> None:
     u, s, vh = WRONG[name]
     checks = Verification(A, 0)
+    for check in (lambda: checks.probe(u, s, vh), lambda: checks.reference(s, u, vh)):
+        with pytest.raises(Decline) as caught, np.errstate(invalid="ignore"):
+            check()
+        assert caught.value.reason_code == "wrong_result"
+
+
+WRONG_COMPLEX = {
+    "U conjugated": spoiled(C, u=np.conj),
+    "V conjugated": spoiled(C, v=np.conj),
+    "a phase": spoiled(C, u=lambda u: u * np.r_[1j, np.ones(29)]),
+    "no imaginary parts": spoiled(C, u=lambda u: u.real + 0j, v=lambda v: v.real + 0j),
+    "transpose in place of conjugate transpose": spoiled(C, u=lambda u: np.linalg.svd(C.T)[2].T[:, :30]),
+    "NaN in an imaginary part": spoiled(C, u=with_entry(1j * np.nan)),
+}
+
+
+@pytest.mark.parametrize("name", WRONG_COMPLEX)
+def test_wrong_complex_results_are_caught(name: str) -> None:
+    u, s, vh = WRONG_COMPLEX[name]
+    checks = Verification(C, 0)
     for check in (lambda: checks.probe(u, s, vh), lambda: checks.reference(s, u, vh)):
         with pytest.raises(Decline) as caught, np.errstate(invalid="ignore"):
             check()
@@ -206,7 +229,17 @@ def test_verify_off_checks_nothing() -> None:
 @pytest.mark.parametrize("verify", ["probe", "off", "always"])
 def test_right_results_pass(verify: str) -> None:
     with lapack_ai.set_backend(device=DEVICE, verify=verify, strict=True), lapack_ai.trace() as t:
-        for a in (A, A.T, A[:, :5], np.zeros((4, 3)), np.full((3, 3), 1e300), np.full((3, 3), 1e-310)):
+        for a in (
+            A,
+            A.T,
+            C,
+            C.T,
+            C[:, :5],
+            A[:, :5],
+            np.zeros((4, 3)),
+            np.full((3, 3), 1e300),
+            np.full((3, 3), 1e-310),
+        ):
             sl.svd(a)
             sl.svdvals(a)
     assert {each.kernel for each in t.decisions} == {"opencl_svd"}

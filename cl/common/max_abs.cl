@@ -1,4 +1,5 @@
-/* result = max |x_i|, Inf where any x_i is NaN or Inf. A maximum has no rounding, so any order will do.
+/* result = max |x_i|, Inf where any x_i is NaN or Inf; of complex numbers, x are their parts. A maximum has no rounding, so any
+ * order will do.
  *
  * Each group of 256 leaves its own maximum in result[group]; a second launch with one group takes the
  * maximum of those.
@@ -7,7 +8,7 @@
 #define ITEMS 256
 
 __kernel __attribute__((reqd_work_group_size(ITEMS, 1, 1)))
-void max_abs(long count, VECTOR(x), VECTOR(result))
+void max_abs(long count, REAL_VECTOR(x), REAL_VECTOR(result))
 {
     __local real largest[ITEMS];
     const int id = get_local_id(0);

@@ -107,7 +107,7 @@ void merge_secular(int n, int right, INTEGERS(merges), VECTOR(numbers), MATRIX(z
             squares += x * x;
         }
     sums[id] = squares;
-    SUM_IN_GROUP(sums, 8, id)
+    SUM_IN_GROUP(real, sums, 8, id)
     if (inside && k > 1) {
         const real norm = right ? NUMBER(NORMS, j) : sqrt(sums[0]);
         for (int i = id; i < k; i += 64)

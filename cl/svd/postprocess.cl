@@ -13,7 +13,8 @@
  */
 
 #define BLOCK 128   /* reflectors of a block at most, as in csrc/opencl/ormqr.c */
-#define STEP 16     /* rows in local memory; also the side of the work-group */
+#define STEP 16     /* the side of the work-group */
+#define DEPTH (STEP / COMPONENTS) /* rows in local memory */
 #define EACH 8      /* BLOCK / STEP */
 
 /* For each of an item's elements of the upper triangle of a Gram matrix of so many columns. Unrolled, so that arrays
@@ -30,32 +31,33 @@ void unit_lower(int m, int n, MATRIX(a), MATRIX(b))
     for (int s = 0; s < 32; s += 8) {
         const int j = get_group_id(1) * 32 + get_local_id(1) + s;
         if (i < m && j < n)
-            AT(b, i, j) = i > j ? AT(a, i, j) : i == j;
+            AT(b, i, j) = i > j ? AT(a, i, j) : SCALAR(i == j);
     }
 }
 
 __kernel __attribute__((reqd_work_group_size(STEP, STEP, 1)))
 void gram(int m, int k, int block, int chunk, MATRIX(v), VECTOR(parts))
 {
-    __local real tile[STEP][BLOCK + 1];
-    const int x = get_local_id(0), y = get_local_id(1);
+    __local scalar tile[DEPTH][BLOCK + 1];
+    const int x = get_local_id(0), y = get_local_id(1), id = x + STEP * y, row = id % DEPTH, column = id / DEPTH;
     const int first = get_group_id(1) * block, columns = min(block, k - first);
+    const int loaded = (columns + STEP - 1) / STEP * STEP;
     const int begin = first + get_group_id(0) * chunk, end = min(m, begin + chunk);
 
-    real sum[EACH][EACH];
+    scalar sum[EACH][EACH];
     FOR_EACH(r, s, BLOCK)
-        sum[r][s] = 0;
+        sum[r][s] = ZERO;
 
-    for (int i0 = begin; i0 < end; i0 += STEP) {
-        for (int s = 0; STEP * s < columns; s++) {
-            const int i = i0 + x, j = y + STEP * s, below = i - first - j;
-            tile[x][j] = i >= end || j >= columns || below < 0 ? 0 : below == 0 ? 1 : AT(v, i, first + j);
+    for (int i0 = begin; i0 < end; i0 += DEPTH) {
+        for (int j = column; j < loaded; j += STEP * STEP / DEPTH) {
+            const int i = i0 + row, below = i - first - j;
+            tile[row][j] = i >= end || j >= columns || below < 0 ? ZERO : below == 0 ? SCALAR(1) : AT(v, i, first + j);
         }
         barrier(CLK_LOCAL_MEM_FENCE);
         FOR_EACH(r, s, columns) {
-            real product = 0; /* of these rows alone: one long sum would cost Q digits where reflectors are alike */
-            for (int p = 0; p < STEP; p++)
-                product += tile[p][x + STEP * r] * tile[p][y + STEP * s];
+            scalar product = ZERO; /* of these rows alone: one long sum would cost Q digits where reflectors are alike */
+            for (int p = 0; p < DEPTH; p++)
+                ADD_PRODUCT(product, CONJ(tile[p][x + STEP * r]), tile[p][y + STEP * s]);
             sum[r][s] += product;
         }
         barrier(CLK_LOCAL_MEM_FENCE);
@@ -74,7 +76,7 @@ void larft(int k, int block, int chunks, int transpose, VECTOR(parts), VECTOR(ta
 
     for (int j = 1; j < columns; j++) /* item i adds up row i */
         if (id < j) {
-            real sum = 0;
+            scalar sum = ZERO;
             for (int s = 0; s < chunks; s++)
                 sum += ELEMENT(parts, g + (long)s * BLOCK * BLOCK + id + BLOCK * j);
             ELEMENT(parts, g + id + BLOCK * j) = sum;
@@ -82,19 +84,19 @@ void larft(int k, int block, int chunks, int transpose, VECTOR(parts), VECTOR(ta
     barrier(CLK_GLOBAL_MEM_FENCE);
 
     if (id < columns) { /* below the diagonal of G is room for T', where neighbours find their columns side by side */
-        const real last = ELEMENT(tau, first + id);
+        const scalar last = ELEMENT(tau, first + id);
         const long by = transpose ? t_ld : 1; /* (0, id) of T is the first element, the next ones are in its column */
         t += t_offset + first * t_ld + id * (transpose ? 1 : t_ld);
         for (int i = id + 1; i < columns; i++)
-            t[i * by] = 0;
-        t[id * by] = last;
+            t[i * by] = ZERO;
+        t[id * by] = transpose ? CONJ(last) : last;
         for (int i = id - 1; i >= 0; i--) {
-            real sum = ELEMENT(parts, g + i + BLOCK * id) * last;
+            scalar sum = TIMES(ELEMENT(parts, g + i + BLOCK * id), last);
             for (int l = i + 1; l < id; l++)
-                sum += ELEMENT(parts, g + i + BLOCK * l) * ELEMENT(parts, g + id + BLOCK * l);
-            sum *= -ELEMENT(tau, first + i);
+                ADD_PRODUCT(sum, ELEMENT(parts, g + i + BLOCK * l), ELEMENT(parts, g + id + BLOCK * l));
+            sum = TIMES(-ELEMENT(tau, first + i), sum);
             ELEMENT(parts, g + id + BLOCK * i) = sum;
-            t[i * by] = sum;
+            t[i * by] = transpose ? CONJ(sum) : sum;
         }
     }
 }

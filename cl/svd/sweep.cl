@@ -4,16 +4,16 @@
  * Its panel_left reads T for t = T'v, its panel_right again for T u. Yet of a column T_l all that u's part needs
  * is known as soon as t_l = T_l'v is: the row's new entry r_l. So the same visit, while T_l is in registers, adds T_l r_l to
  *
- *     w = T r,   and   u = (r - beta e_1) / (r_1 - beta)   gives   T u = (w - beta T_1) / (r_1 - beta).
+ *     w = T r',   and   u' = (r - beta e_1') / (r_1 - beta)   gives   T u = (w - beta T_1) / (r_1 - beta)'.
  *
  * r_1 and beta have opposite signs: nothing cancels. Column j takes two launches:
  *
- *   sweep_column    the right reflector u of r, from sums over it; x_{j-1} = taup (T u - V (Y'u) - X (U'u)); u itself
- *                   c = T_j - V Y(j,:)' - X U(j,:)'         column j; sums of squares, V'c, X'c by groups, tails alone
- *   sweep           the left reflector v of c, hence V'v, X'v; for every column l behind j
- *                     y_l = tauq (T_l'v - Y(l,:) V'v - U(l,:) X'v)
- *                     r_l = T(j,l) - Y(l,:) V(j,:)' - U(l,:) X(j,:)' - y_l
- *                     w += T_l r_l                          by groups; and sums of squares, Y'r, U'r
+ *   sweep_column    the right reflector u of r, from sums over it; x_{j-1} = taup' (T u - V (Y'u) - X (U'u)); u' itself
+ *                   c = T_j - V Y(j,:)' - X U(j,:)'         column j; sums of squares, c'V, c'X by groups, tails alone
+ *   sweep           the left reflector v of c, hence v'V, v'X; for every column l behind j
+ *                     y_l' = tauq' (v'T_l - (v'V) Y(l,:)' - (v'X) U(l,:)')
+ *                     r_l = T(j,l) - V(j,:) Y(l,:)' - X(j,:) U(l,:)' - y_l'
+ *                     w += T_l r_l'                         by groups; and sums of squares, Y'r', U'r'
  *
  * Storage is that of reduction.cl, but yu = [Y U]' is 2 PANEL x n: a column of it is what one l needs. Sums are
  * 2 PANEL x groups: first those with V or Y, from PANEL on those with X or U, last the sum of squares, whose place is free
@@ -28,7 +28,7 @@
 /* totals[s] = the sum of row s of `parts`, SUMS x count. Unrolled, so that many loads are on their way at once. */
 #define ADD_PARTS(totals, scratch, parts, count, id)                        \
     {                                                                       \
-        real sum_ = 0;                                                      \
+        scalar sum_ = ZERO;                                                 \
         _Pragma("unroll 8")                                                 \
         for (int k_ = (id) / SUMS; k_ < (count); k_ += ITEMS / SUMS)        \
             sum_ += AT(parts, (id) % SUMS, k_);                             \
@@ -36,7 +36,7 @@
     }                                                                       \
     barrier(CLK_LOCAL_MEM_FENCE);                                           \
     if ((id) < SUMS) {                                                      \
-        real sum_ = 0;                                                      \
+        scalar sum_ = ZERO;                                                 \
         for (int k_ = (id); k_ < ITEMS; k_ += SUMS)                         \
             sum_ += scratch[k_];                                            \
         totals[id] = sum_;                                                  \
@@ -47,51 +47,51 @@
  * In: r, w, of_sweep. Out: column j - 1 of X and of U, e, taup; c, of_column. Behind a panel's last column, the first line alone. */
 __kernel __attribute__((reqd_work_group_size(ROWS, PARTS, 1)))
 void sweep_column(int m, int n, int j, int groups, MATRIX(a), MATRIX(vx), MATRIX(yu), VECTOR(r), MATRIX(w),
-                  MATRIX(of_sweep), VECTOR(c), MATRIX(of_column), VECTOR(e), VECTOR(tau))
+                  MATRIX(of_sweep), VECTOR(c), MATRIX(of_column), REAL_VECTOR(e), VECTOR(tau))
 {
-    __local real scratch[ITEMS], totals[SUMS], to_c[SUMS], to_x[SUMS];
-    __local real sums_c[PARTS][ROWS], sums_x[PARTS][ROWS], tail[ROWS], of_vx[SUMS][ROWS + 1];
+    __local scalar scratch[ITEMS], totals[SUMS], to_c[SUMS], to_x[SUMS];
+    __local scalar sums_c[PARTS][ROWS], sums_x[PARTS][ROWS], tail[ROWS], of_vx[SUMS][ROWS + 1];
     const int row = get_local_id(0), part = get_local_id(1), id = row + ROWS * part;
     const int i = j + get_group_id(0) * ROWS + row;
 
-    real own[SUMS / PARTS], sum_w = 0; /* everything from memory first */
+    scalar own[SUMS / PARTS], sum_w = ZERO; /* everything from memory first */
     _Pragma("unroll") for (int k = 0; k < SUMS / PARTS; k++) {
         const int s = part + PARTS * k;
-        own[k] = i < m && (s < j || (s >= PANEL && s < PANEL + j - 1)) ? AT(vx, i, s) : 0; /* X lags one behind */
+        own[k] = i < m && (s < j || (s >= PANEL && s < PANEL + j - 1)) ? AT(vx, i, s) : ZERO; /* X lags one behind */
     }
-    const real t = i < m && part == 0 ? AT(a, i, j) : 0;
-    const real here = id < j || (id >= PANEL && id < PANEL + j - 1) ? AT(yu, id, j) : 0; /* U, too */
+    const scalar t = i < m && part == 0 ? AT(a, i, j) : ZERO;
+    const scalar here = id < j || (id >= PANEL && id < PANEL + j - 1) ? AT(yu, id, j) : ZERO; /* U, too */
     if (j > 0 && i < m) {
         _Pragma("unroll 8") for (int g = part; g < groups; g += PARTS)
             sum_w += AT(w, i, g);
     }
     ADD_PARTS(totals, scratch, of_sweep, j > 0 ? groups : 0, id)
-    const reflector h = householder(j > 0 ? ELEMENT(r, j) : 0, totals[SQUARES]);
+    const reflector h = householder(j > 0 ? ELEMENT(r, j) : ZERO, totals[SQUARES]);
     if (id < SUMS) {
         const int known = id < j || (id >= PANEL && id < PANEL + j - 1);
         to_c[id] = here;
-        to_x[id] = known ? h.scale * (totals[id] - h.beta * here) : 0;
+        to_x[id] = known ? TIMES(CONJ(h.scale), totals[id] - h.beta * here) : ZERO;
     }
     barrier(CLK_LOCAL_MEM_FENCE);
 
-    real sum_c = 0, sum_x = 0;
+    scalar sum_c = ZERO, sum_x = ZERO;
     _Pragma("unroll") for (int k = 0; k < SUMS / PARTS; k++) {
         const int s = part + PARTS * k;
-        sum_c += own[k] * to_c[s];
-        sum_x += own[k] * to_x[s];
+        ADD_PRODUCT(sum_c, own[k], to_c[s]);
+        ADD_PRODUCT(sum_x, own[k], to_x[s]);
         of_vx[s][row] = own[k];
     }
     sums_c[part][row] = sum_c;
-    sums_x[part][row] = h.scale * sum_w - sum_x;
+    sums_x[part][row] = TIMES(CONJ(h.scale), sum_w) - sum_x;
     barrier(CLK_LOCAL_MEM_FENCE);
 
     if (part == 0) {
-        real value = 0, x = 0;
+        scalar value = ZERO, x = ZERO;
         for (int s = 1; s < PARTS; s++)
             sum_c += sums_c[s][row];
         for (int s = 0; s < PARTS; s++)
             x += sums_x[s][row];
-        x = h.tau * (x - h.scale * h.beta * t);
+        x = TIMES(CONJ(h.tau), x - TIMES(CONJ(h.scale) * h.beta, t));
         value = t - sum_c;
         if (j > 0) {
             value -= x; /* u's leading 1 is at j */
@@ -102,10 +102,10 @@ void sweep_column(int m, int n, int j, int groups, MATRIX(a), MATRIX(vx), MATRIX
                 AT(vx, i, PANEL + j - 1) = x;
             ELEMENT(c, i) = value;
         }
-        tail[row] = i > j && i < m ? value : 0;
+        tail[row] = i > j && i < m ? value : ZERO;
     }
     if (part == 1 && j > 0 && i < n)
-        AT(yu, PANEL + j - 1, i) = i == j ? 1 : h.scale * ELEMENT(r, i);
+        AT(yu, PANEL + j - 1, i) = i == j ? SCALAR(1) : TIMES(h.scale, ELEMENT(r, i));
     if (j > 0 && get_global_id(0) == 0 && part == 2) {
         ELEMENT(e, j - 1) = h.beta;
         ELEMENT(tau, j - 1) = h.tau;
@@ -113,9 +113,9 @@ void sweep_column(int m, int n, int j, int groups, MATRIX(a), MATRIX(vx), MATRIX
     barrier(CLK_LOCAL_MEM_FENCE);
 
     const int s = id / (ITEMS / SUMS), piece = id % (ITEMS / SUMS); /* of the rows */
-    real sum = 0;
+    scalar sum = ZERO;
     _Pragma("unroll") for (int k = piece; k < ROWS; k += ITEMS / SUMS)
-        sum += tail[k] * (s == SQUARES ? tail[k] : of_vx[s][k]);
+        ADD_PRODUCT(sum, CONJ(tail[k]), (s == SQUARES ? tail[k] : of_vx[s][k]));
     scratch[id] = sum;
     barrier(CLK_LOCAL_MEM_FENCE);
     if (piece == 0) {
@@ -144,16 +144,21 @@ real from_lane(real x, int mask)
     return as_float(whole);
 }
 #endif
+#ifdef COMPLEX
+#define FROM_LANE(z, mask) ((scalar)(from_lane((z).x, mask), from_lane((z).y, mask)))
+#else
+#define FROM_LANE(z, mask) from_lane(z, mask)
+#endif
 #define ADD_IN_GROUP(values, count, sums, turn, id)                     \
     _Pragma("unroll") for (int v_ = 0; v_ < (count); v_++) {            \
         _Pragma("unroll") for (int mask_ = 16; mask_ > 0; mask_ /= 2)   \
-            values[v_] += from_lane(values[v_], mask_);                 \
+            values[v_] += FROM_LANE(values[v_], mask_);                 \
         if ((id) % 32 == 0)                                             \
             sums[turn][v_][(id) / 32] = values[v_];                     \
     }                                                                   \
     barrier(CLK_LOCAL_MEM_FENCE);                                       \
     _Pragma("unroll") for (int v_ = 0; v_ < (count); v_++) {            \
-        values[v_] = 0;                                                 \
+        values[v_] = ZERO;                                              \
         _Pragma("unroll") for (int k_ = 0; k_ < WARPS; k_++)            \
             values[v_] += sums[turn][v_][k_];                           \
     }
@@ -164,7 +169,7 @@ real from_lane(real x, int mask)
         scratch[id] = values[v_];                                       \
         barrier(CLK_LOCAL_MEM_FENCE);                                   \
         if ((id) < WARPS) {                                             \
-            real sum_ = 0;                                              \
+            scalar sum_ = ZERO;                                         \
             for (int k_ = 0; k_ < 8; k_++)                              \
                 sum_ += scratch[(id) + WARPS * k_];                     \
             sums[turn][v_][id] = sum_;                                  \
@@ -172,7 +177,7 @@ real from_lane(real x, int mask)
         barrier(CLK_LOCAL_MEM_FENCE);                                   \
     }                                                                   \
     for (int v_ = 0; v_ < (count); v_++) {                              \
-        values[v_] = 0;                                                 \
+        values[v_] = ZERO;                                              \
         for (int k_ = 0; k_ < WARPS; k_++)                              \
             values[v_] += sums[turn][v_][k_];                           \
     }
@@ -184,67 +189,67 @@ real from_lane(real x, int mask)
 #define SWEEP(name, EACH_ITEM, AT_ONCE)                                                                             \
 __kernel __attribute__((reqd_work_group_size(ITEMS, 1, 1)))                                                         \
 void name(int m, int n, int j, int parts, MATRIX(a), MATRIX(vx), MATRIX(yu), VECTOR(c), MATRIX(of_column),          \
-          VECTOR(r), MATRIX(w), MATRIX(of_sweep), VECTOR(d), VECTOR(tau))                                           \
+          VECTOR(r), MATRIX(w), MATRIX(of_sweep), REAL_VECTOR(d), VECTOR(tau))                                      \
 {                                                                                                                   \
-    __local real scratch[ITEMS], totals[SUMS], sums[2][2 * AT_ONCE][WARPS];                                         \
+    __local scalar scratch[ITEMS], totals[SUMS], sums[2][2 * AT_ONCE][WARPS];                                       \
     const int id = get_local_id(0), group = get_group_id(0), groups = get_num_groups(0);                            \
     const int known = id < j || (id >= PANEL && id < PANEL + j); /* columns of [V X] */                             \
     const int first = j + 1 + id;                                                                                   \
                                                                                                                     \
-    real v[EACH_ITEM], own[AT_ONCE][EACH_ITEM], sum[EACH_ITEM], of_id = 0;                                          \
+    scalar v[EACH_ITEM], own[AT_ONCE][EACH_ITEM], sum[EACH_ITEM], of_id = ZERO;                                     \
     _Pragma("unroll") for (int k = 0; k < EACH_ITEM; k++)                                                           \
-        v[k] = first + ITEMS * k < m ? ELEMENT(c, first + ITEMS * k) : 0;                                           \
-    const real at_j = known ? AT(vx, j, id) : 0; /* v's leading 1 is there */                                       \
+        v[k] = first + ITEMS * k < m ? ELEMENT(c, first + ITEMS * k) : ZERO;                                        \
+    const scalar at_j = known ? AT(vx, j, id) : ZERO; /* v's leading 1 is there */                                  \
     ADD_PARTS(totals, scratch, of_column, parts, id)                                                                \
     const reflector h = householder(ELEMENT(c, j), totals[SQUARES]);                                                \
-    const real times_v = known ? h.scale * totals[id] + at_j : 0;                                                   \
+    const scalar times_v = known ? TIMES(CONJ(h.scale), totals[id]) + at_j : ZERO;                                  \
                                                                                                                     \
     _Pragma("unroll") for (int k = 0; k < EACH_ITEM; k++) {                                                         \
         const int i = first + ITEMS * k;                                                                            \
-        v[k] *= h.scale;                                                                                            \
-        sum[k] = 0;                                                                                                 \
+        v[k] = TIMES(h.scale, v[k]);                                                                                \
+        sum[k] = ZERO;                                                                                              \
         if (group == 0 && i < m) {                                                                                  \
             AT(vx, i, j) = v[k];                                                                                    \
             AT(a, i, j) = v[k];                                                                                     \
         }                                                                                                           \
     }                                                                                                               \
     if (group == 0 && id == 0) {                                                                                    \
-        AT(vx, j, j) = 1;                                                                                           \
-        AT(a, j, j) = h.beta;                                                                                       \
+        AT(vx, j, j) = SCALAR(1);                                                                                   \
+        AT(a, j, j) = SCALAR(h.beta);                                                                               \
         ELEMENT(d, j) = h.beta;                                                                                     \
         ELEMENT(tau, j) = h.tau;                                                                                    \
     }                                                                                                               \
                                                                                                                     \
     int turn = 0;                                                                                                   \
     for (int begin = j + 1 + group; begin < n; begin += AT_ONCE * groups, turn = 1 - turn) {                        \
-        real top[AT_ONCE], factor[AT_ONCE], pairs[2 * AT_ONCE];                                                     \
+        scalar top[AT_ONCE], factor[AT_ONCE], pairs[2 * AT_ONCE];                                                   \
         _Pragma("unroll") for (int q = 0; q < AT_ONCE; q++) {                                                       \
             const int l = begin + q * groups;                                                                       \
             _Pragma("unroll") for (int k = 0; k < EACH_ITEM; k++) {                                                 \
                 const int i = first + ITEMS * k;                                                                    \
-                own[q][k] = i < m && l < n ? AT(a, i, l) : 0;                                                       \
+                own[q][k] = i < m && l < n ? AT(a, i, l) : ZERO;                                                    \
             }                                                                                                       \
-            top[q] = l < n ? AT(a, j, l) : 0;                                                                       \
-            factor[q] = known && l < n ? AT(yu, id, l) : 0;                                                         \
+            top[q] = l < n ? AT(a, j, l) : ZERO;                                                                    \
+            factor[q] = known && l < n ? AT(yu, id, l) : ZERO;                                                      \
         }                                                                                                           \
         _Pragma("unroll") for (int q = 0; q < AT_ONCE; q++) {                                                       \
-            real dot = 0;                                                                                           \
+            scalar dot = ZERO;                                                                                      \
             _Pragma("unroll") for (int k = 0; k < EACH_ITEM; k++)                                                   \
-                dot += own[q][k] * v[k];                                                                            \
-            pairs[2 * q] = dot - factor[q] * times_v;                                                               \
-            pairs[2 * q + 1] = factor[q] * at_j;                                                                    \
+                ADD_PRODUCT(dot, own[q][k], CONJ(v[k]));                                                            \
+            pairs[2 * q] = dot - TIMES(factor[q], times_v);                                                         \
+            pairs[2 * q + 1] = TIMES(factor[q], at_j);                                                              \
         }                                                                                                           \
         ADD_IN_GROUP(pairs, 2 * AT_ONCE, sums, turn, id)                                                            \
         _Pragma("unroll") for (int q = 0; q < AT_ONCE; q++) {                                                       \
             const int l = begin + q * groups;                                                                       \
-            const real y = h.tau * (top[q] + pairs[2 * q]), entry = top[q] - pairs[2 * q + 1] - y;                  \
+            const scalar y = TIMES(CONJ(h.tau), top[q] + pairs[2 * q]), entry = top[q] - pairs[2 * q + 1] - y;      \
             _Pragma("unroll") for (int k = 0; k < EACH_ITEM; k++)                                                   \
-                sum[k] += own[q][k] * entry;                                                                        \
+                ADD_PRODUCT(sum[k], own[q][k], CONJ(entry));                                                        \
             if (id == j && l < n) {                                                                                 \
                 AT(yu, j, l) = factor[q] = y;                                                                       \
                 ELEMENT(r, l) = entry;                                                                              \
             }                                                                                                       \
-            of_id += (id == SQUARES ? (l > j + 1 ? entry : 0) : factor[q]) * entry;                                 \
+            ADD_PRODUCT(of_id, (id == SQUARES ? (l > j + 1 ? entry : ZERO) : factor[q]), CONJ(entry));              \
         }                                                                                                           \
     }                                                                                                               \
                                                                                                                     \
@@ -264,4 +269,6 @@ SWEEP(sweep_2, 2, AT4)
 SWEEP(sweep_4, 4, AT4)
 SWEEP(sweep_8, 8, AT8)
 SWEEP(sweep_16, 16, AT16)
+#if !defined COMPLEX || PRECISION == 32 /* they would not fit registers */
 SWEEP(sweep_32, 32, 1)
+#endif

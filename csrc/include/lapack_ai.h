@@ -312,12 +312,15 @@ int lai_slasda(const lai_lapack *lapack, int n, float *d, float *e, lai_tree *tr
  * returns at once, with CL_SUCCESS (0) or the status of the first OpenCL call that failed; nothing
  * is enqueued after that one. pyopencl makes the objects, C only enqueues: a reduction takes
  * thousands of launches. Kernel arguments belong to the kernel object: one call at a time.
+ *
+ * Matrices are of the dtype of their lai_opencl, but for those that are called real. ' is the conjugate transpose, ^T the transpose.
+ * A flag `transpose` is 0, 1 for the transpose, 2 for the conjugate transpose; of real matrices 1 and 2 are the same.
  */
 
 /* The kernel's name in cl/ is the enumerator's end in lower case: LAI_CL_GEMM_SUM is gemm_sum. */
 enum lai_cl_kernel {
-    LAI_CL_MAX_ABS, LAI_CL_LASCL, LAI_CL_LASCL_TRANSPOSED, LAI_CL_LASET, LAI_CL_LACPY_UPPER,
-    LAI_CL_GEMM, LAI_CL_GEMM_SUM,
+    LAI_CL_MAX_ABS, LAI_CL_LASCL, LAI_CL_LASCL_TRANSPOSED, LAI_CL_LASET, LAI_CL_LACPY_UPPER, LAI_CL_LACP2,
+    LAI_CL_GEMM, LAI_CL_GEMM_SUM, LAI_CL_REAL_FORM,
     LAI_CL_PANEL_COLUMN, LAI_CL_PANEL_LEFT, LAI_CL_PANEL_ROW, LAI_CL_PANEL_RIGHT,
     LAI_CL_SWEEP_COLUMN, LAI_CL_SWEEP_2, LAI_CL_SWEEP_4, LAI_CL_SWEEP_8, LAI_CL_SWEEP_16, LAI_CL_SWEEP_32,
     LAI_CL_MULTISECTION,
@@ -342,12 +345,14 @@ typedef struct {
     uint64_t values[LAI_CL_ARGUMENTS];
 } lai_kept_arguments;
 
-/* One device and one precision. Handles are pyopencl's int_ptr; it keeps the objects alive. */
+/* One device and one dtype. Handles are pyopencl's int_ptr; it keeps the objects alive. Kernels of products and of bidiagonal matrices
+ * are those of the real dtype. */
 typedef struct {
+    int dtype;                          /* enum lai_dtype: a float or complex one */
     void *queue;                        /* cl_command_queue, in order */
     void *kernels[LAI_CL_KERNELS];      /* cl_kernel */
     void *gemm_large;                   /* another gemm, faster for large products; NULL where there is none */
-    lai_gemm_tile gemm_tile[2];         /* of LAI_CL_GEMM and of gemm_large */
+    lai_gemm_tile gemm_tile[2];         /* of LAI_CL_GEMM and of gemm_large, in reals */
     lai_kept_arguments *kept;           /* of `kernels`, then of gemm_large */
 } lai_opencl;
 
@@ -367,16 +372,16 @@ void lai_cl_forget_arguments(const lai_opencl *cl);
 
 /* Elements of the workspace of the functions of the same name. */
 int64_t lai_cl_max_abs_work(void);
-int64_t lai_cl_gemm_work(int m, int n, int k);
-int64_t lai_cl_gebrd_work(int m, int n);
-int64_t lai_cl_geqrf_work(int m, int n);
-int64_t lai_cl_cholqr_work(int m, int n);
-int64_t lai_cl_ormqr_work(int m, int n, int k);
+int64_t lai_cl_gemm_work(int dtype, int transb, int m, int n, int k);
+int64_t lai_cl_gebrd_work(int dtype, int m, int n);
+int64_t lai_cl_geqrf_work(int dtype, int m, int n);
+int64_t lai_cl_cholqr_work(int dtype, int m, int n);
+int64_t lai_cl_ormqr_work(int dtype, int m, int n, int k);
 
-/* result (1 x 1) = max |A|; Inf where A holds a NaN or an Inf. */
+/* result (1 x 1, real) = max |A|, of real and imaginary parts; Inf where A holds a NaN or an Inf. */
 int lai_cl_max_abs(const lai_opencl *cl, const lai_matrix *a, const lai_matrix *result, const lai_matrix *work);
 
-/* B = 2^exponent A, or its transpose. */
+/* B = 2^exponent op(A). */
 int lai_cl_lascl(const lai_opencl *cl, int transpose, int exponent, const lai_matrix *a, const lai_matrix *b);
 
 /* A = alpha off the diagonal, beta on it. */
@@ -384,6 +389,9 @@ int lai_cl_laset(const lai_opencl *cl, int alpha, int beta, const lai_matrix *a)
 
 /* B = the upper triangle or trapezoid of A, zero below. */
 int lai_cl_lacpy_upper(const lai_opencl *cl, const lai_matrix *a, const lai_matrix *b);
+
+/* B = A, which is real. */
+int lai_cl_lacp2(const lai_opencl *cl, const lai_matrix *a, const lai_matrix *b);
 
 /* C = alpha op(A) op(B) + beta C; beta = 0 does not read C. */
 int lai_cl_gemm(const lai_opencl *cl, int transa, int transb, int alpha, const lai_matrix *a, const lai_matrix *b,
@@ -397,12 +405,12 @@ typedef struct {
 
 /* Many products by one launch, C = alpha op(A) op(B) + beta C for each row, `first` and later ones, of a table
  * of lai_gemm_row on the device. A, B and C give buffers, leading dimensions and what all rows have in common of the
- * offsets; m and n are the largest ones of the rows. No result may be an operand or overlap another one. */
+ * offsets; m and n are the largest ones of the rows. No result may be an operand or overlap another one. Real. */
 int lai_cl_gemm_batch(const lai_opencl *cl, int transa, int transb, int alpha, const lai_matrix *a,
                       const lai_matrix *b, int beta, const lai_matrix *c, void *table, int64_t first, int products,
                       int m, int n);
 
-/* A (m x n, m >= n) = Q B P' with B upper bidiagonal: diagonal d (n), superdiagonal e (n - 1).
+/* A (m x n, m >= n) = Q B P^T with B real and upper bidiagonal: diagonal d (n), superdiagonal e (n - 1), both real.
  * max |A| is in [1/2, 1), or A = 0. Q = H_1 ... H_n: reflector i is in column i of A, its 1 at row i
  * (implied, as everything above). P = G_1 ... G_{n-1}: reflector i is in column i of p (n x n), its 1
  * at row i + 1. */
@@ -413,19 +421,19 @@ int lai_cl_gebrd(const lai_opencl *cl, const lai_matrix *a, const lai_matrix *p,
 int lai_cl_geqrf(const lai_opencl *cl, const lai_matrix *a, const lai_matrix *tau, const lai_matrix *work);
 
 /* A (m x n, m >= n, left alone) = Q R, both explicit; gram is n x n. The sum of `distance` is the square of how far
- * the columns of a first Q were from orthonormal: unless its root is well below 1 (NaN is not), Q and R are of no
+ * the columns of a first Q were from orthonormal; it is real: unless its root is well below 1 (NaN is not), Q and R are of no
  * use. */
 int lai_cl_cholqr(const lai_opencl *cl, const lai_matrix *a, const lai_matrix *q, const lai_matrix *r,
                   const lai_matrix *gram, const lai_matrix *distance, const lai_matrix *work);
 
-/* C (m x n) = Q C, or Q' C; Q = H_1 ... H_k has its reflectors in the columns of v (m x k). */
+/* C (m x n) = Q C, or Q' C with `transpose` 2; Q = H_1 ... H_k has its reflectors in the columns of v (m x k). */
 int lai_cl_ormqr(const lai_opencl *cl, int transpose, const lai_matrix *v, const lai_matrix *tau,
                  const lai_matrix *c, const lai_matrix *work);
 
-/* s (n) = the singular values, in descending order up to rounding, of the upper bidiagonal matrix of d and e. */
+/* s (n) = the singular values, all real, in descending order up to rounding, of the upper bidiagonal matrix of d and e. */
 int lai_cl_bdsvx(const lai_opencl *cl, const lai_matrix *d, const lai_matrix *e, const lai_matrix *s);
 
-/* Left (V: right) singular vectors of the bidiagonal matrix of a tree, whose order `order` gives (n integers on the device), in
+/* Left (V: right) singular vectors, all real, of the bidiagonal matrix of a tree, whose order `order` gives (n integers on the device), in
  * s (n x n). Of the tree the counts, merges and leaf_count are read; the rest is on the device: numbers (levels x LAI_NUMBERS x n,
  * then leaf_u, leaf_vt) and, in `integers`, indices, merges, leaves, order, each from the given place on, and `products` of the merges (lai_gemm_row).
  * room and z are n x n. */

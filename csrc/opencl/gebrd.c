@@ -3,10 +3,10 @@
 #include "opencl/panel.h"
 
 /* As in cl/svd/sweep.cl. */
-enum { SUMS = 2 * PANEL, ROWS = 32, ITEMS = 256 };
+enum { ROWS = 32, ITEMS = 256 };
 
 enum {
-    MOST_ROWS = 32 * ITEMS,     /* of a column that a group holds */
+    MOST_ROWS = 32 * ITEMS,     /* of a column that a group holds; half as many of the longest numbers */
     GROUPS = 132,               /* of a sweep: as many as a large device has compute units */
     COLUMNS_A_FLUSH = 8
 };
@@ -16,26 +16,38 @@ typedef struct {
     lai_matrix vx, yu, c, r, w, of_column, of_sweep;
 } lai_sweep;
 
-static void take_sweep(lai_sweep *sweep, lai_workspace *work, int m, int n)
+static int most_rows(int dtype)
 {
-    sweep->vx = take(work, m, SUMS);
-    sweep->yu = take(work, SUMS, n);
+    return dtype == LAI_COMPLEX128 ? MOST_ROWS / 2 : MOST_ROWS;
+}
+
+static void take_sweep(lai_sweep *sweep, lai_workspace *work, int dtype, int m, int n)
+{
+    const int sums = 2 * panel_width(dtype);
+    sweep->vx = take(work, m, sums);
+    sweep->yu = take(work, sums, n);
     sweep->c = take(work, m, 1);
     sweep->r = take(work, n, 1);
     sweep->w = take(work, m, GROUPS);
-    sweep->of_column = take(work, SUMS, pieces(m, ROWS));
-    sweep->of_sweep = take(work, SUMS, GROUPS);
+    sweep->of_column = take(work, sums, pieces(m, ROWS));
+    sweep->of_sweep = take(work, sums, GROUPS);
 }
 
-int64_t lai_cl_gebrd_work(int m, int n)
+/* The columns behind a panel. */
+static int64_t update_work(int dtype, int m, int n)
+{
+    return components(dtype) > 1 ? lai_cl_gemm_work(dtype, 1, m, n, 2 * panel_width(dtype)) : 0;
+}
+
+int64_t lai_cl_gebrd_work(int dtype, int m, int n)
 {
     lai_sweep sweep;
     lai_panel panel;
     lai_workspace query = { NULL, 0 }, of_panels = { NULL, 0 };
-    take_sweep(&sweep, &query, (int)least(m, MOST_ROWS), (int)least(n, MOST_ROWS));
-    if (m > MOST_ROWS)
-        lai_panel_take(&panel, &of_panels, m, n, PANEL, 1);
-    return most(query.next, of_panels.next);
+    take_sweep(&sweep, &query, dtype, (int)least(m, most_rows(dtype)), (int)least(n, most_rows(dtype)));
+    if (m > most_rows(dtype))
+        lai_panel_take(&panel, &of_panels, dtype, m, n, panel_width(dtype), 1);
+    return most(query.next, of_panels.next) + update_work(dtype, m, n);
 }
 
 /* ---- one pass a column ---------------------------------------------------------------------------- */
@@ -67,9 +79,9 @@ static int sweep_rest(const lai_opencl *cl, const lai_sweep *sweep, int j)
 }
 
 /* The panel at the top left corner of `rest`, which is `k` columns into the matrix; then the columns behind it. */
-static int reduce_in_one_pass(const lai_opencl *cl, lai_sweep *sweep, const lai_matrix *p, int width)
+static int reduce_in_one_pass(const lai_opencl *cl, lai_sweep *sweep, const lai_matrix *p, int width, const lai_matrix *work)
 {
-    const int m = sweep->a.rows, n = sweep->a.columns;
+    const int m = sweep->a.rows, n = sweep->a.columns, panel = panel_width(cl->dtype), sums = 2 * panel;
     for (int j = 0; j < width; j++) {
         TRY(sweep_column(cl, sweep, j));
         TRY(sweep_rest(cl, sweep, j));
@@ -78,20 +90,20 @@ static int reduce_in_one_pass(const lai_opencl *cl, lai_sweep *sweep, const lai_
     }
     if (width < n) {
         const lai_matrix rest = part(&sweep->a, width, width, m - width, n - width);
-        const lai_matrix vx = part(&sweep->vx, width, 0, m - width, SUMS), yu = part(&sweep->yu, 0, width, SUMS, n - width);
+        const lai_matrix vx = part(&sweep->vx, width, 0, m - width, sums), yu = part(&sweep->yu, 0, width, sums, n - width);
         TRY(sweep_column(cl, sweep, width));    /* the last columns of X and U */
-        TRY(lai_cl_gemm(cl, 0, 0, -1, &vx, &yu, 1, &rest, NULL));
+        TRY(lai_cl_gemm(cl, 0, 0, -1, &vx, &yu, 1, &rest, work));
     }
     const int reflectors = (int)least(width, n - 1);
-    const lai_matrix u = part(&sweep->yu, PANEL, 0, reflectors, n), of_p = part(p, 0, 0, n, reflectors);
+    const lai_matrix u = part(&sweep->yu, panel, 0, reflectors, n), of_p = part(p, 0, 0, n, reflectors);
     return lai_cl_lascl(cl, 1, 0, &u, &of_p);
 }
 
 /* ---- two passes a column, for columns that are too long ---------------------------------------------- */
 
-static int reduce_in_two_passes(const lai_opencl *cl, const lai_panel *panel, int width)
+static int reduce_in_two_passes(const lai_opencl *cl, const lai_panel *panel, int width, const lai_matrix *work)
 {
-    const int m = panel->a.rows, n = panel->a.columns;
+    const int m = panel->a.rows, n = panel->a.columns, sums = 2 * panel_width(cl->dtype);
     for (int j = 0; j < width; j++) {
         TRY(lai_panel_column(cl, panel, j, j));
         TRY(lai_panel_left(cl, panel, j, j));
@@ -104,10 +116,10 @@ static int reduce_in_two_passes(const lai_opencl *cl, const lai_panel *panel, in
     }
     if (width < n) {
         const lai_matrix rest = part(&panel->a, width, width, m - width, n - width);
-        const lai_matrix vx = part(&panel->vx, width, 0, m - width, SUMS);
-        const lai_matrix yu = part(&panel->yu, width, 0, n - width, SUMS);
+        const lai_matrix vx = part(&panel->vx, width, 0, m - width, sums);
+        const lai_matrix yu = part(&panel->yu, width, 0, n - width, sums);
         TRY(lai_panel_column(cl, panel, width, width));    /* the last column of X */
-        TRY(lai_cl_gemm(cl, 0, 1, -1, &vx, &yu, 1, &rest, NULL));
+        TRY(lai_cl_gemm(cl, 0, 1, -1, &vx, &yu, 1, &rest, work));
     }
     return CL_SUCCESS;
 }
@@ -117,25 +129,27 @@ static int reduce_in_two_passes(const lai_opencl *cl, const lai_panel *panel, in
 int lai_cl_gebrd(const lai_opencl *cl, const lai_matrix *a, const lai_matrix *p, const lai_matrix *d,
                  const lai_matrix *e, const lai_matrix *tauq, const lai_matrix *taup, const lai_matrix *work)
 {
-    const lai_workspace space = { work->buffer, work->offset };
-    TRY(suffices(work, lai_cl_gebrd_work(a->rows, a->columns)));
+    const int panel_columns = panel_width(cl->dtype);
+    lai_workspace space = { work->buffer, work->offset };
+    TRY(suffices(work, lai_cl_gebrd_work(cl->dtype, a->rows, a->columns)));
+    const lai_matrix update = take(&space, update_work(cl->dtype, a->rows, a->columns), 1);
 
-    for (int k = 0; k < a->columns; k += PANEL) {
-        const int m = a->rows - k, n = a->columns - k, width = (int)least(PANEL, n);
+    for (int k = 0; k < a->columns; k += panel_columns) {
+        const int m = a->rows - k, n = a->columns - k, width = (int)least(panel_columns, n);
         const lai_matrix rest = part(a, k, k, m, n), of_p = part(p, k, k, n, n);
         const lai_matrix of_d = part(d, k, 0, n, 1), of_e = part(e, k, 0, n - 1, 1);
         const lai_matrix of_tauq = part(tauq, k, 0, n, 1), of_taup = part(taup, k, 0, n - 1, 1);
         lai_workspace of_panel = space;
-        if (m <= MOST_ROWS) {
+        if (m <= most_rows(cl->dtype)) {
             lai_sweep sweep = { .a = rest, .d = of_d, .e = of_e, .tauq = of_tauq, .taup = of_taup };
-            take_sweep(&sweep, &of_panel, m, n);
-            TRY(reduce_in_one_pass(cl, &sweep, &of_p, width));
+            take_sweep(&sweep, &of_panel, cl->dtype, m, n);
+            TRY(reduce_in_one_pass(cl, &sweep, &of_p, width, &update));
         } else {
             lai_panel panel;
-            lai_panel_take(&panel, &of_panel, m, n, PANEL, 1);
+            lai_panel_take(&panel, &of_panel, cl->dtype, m, n, panel_columns, 1);
             panel.r.ld = 1;     /* a row */
             panel.a = rest, panel.p = of_p, panel.d = of_d, panel.e = of_e, panel.tauq = of_tauq, panel.taup = of_taup;
-            TRY(reduce_in_two_passes(cl, &panel, width));
+            TRY(reduce_in_two_passes(cl, &panel, width, &update));
         }
     }
     return lai_cl_flush(cl);

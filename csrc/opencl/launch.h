@@ -68,6 +68,19 @@ static inline int64_t pieces(int64_t n, int64_t size)
     return (n + size - 1) / size;
 }
 
+/* Reals in a number of a dtype. */
+static inline int components(int dtype)
+{
+    return dtype == LAI_COMPLEX64 || dtype == LAI_COMPLEX128 ? 2 : 1;
+}
+
+/* A matrix as one of reals, a number's parts below each other. */
+static inline lai_matrix as_reals(int dtype, const lai_matrix *a)
+{
+    const int reals = components(dtype);
+    return (lai_matrix){ a->buffer, reals * a->offset, reals * a->ld, reals * a->rows, a->columns };
+}
+
 /* Rows and columns of A from (i, j) on. */
 static inline lai_matrix part(const lai_matrix *a, int i, int j, int rows, int columns)
 {
@@ -97,6 +110,9 @@ static inline int suffices(const lai_matrix *work, int64_t needed)
 
 /* C_z = A_z B_z', where A_z and B_z are the z-th `width` columns of A and B, and C_z lies z * stride behind C. */
 int lai_cl_gemm_blocks(const lai_opencl *cl, int width, const lai_matrix *a, const lai_matrix *b,
-                       const lai_matrix *c, int64_t stride);
+                       const lai_matrix *c, int64_t stride, const lai_matrix *work);
+
+/* Its workspace. */
+int64_t lai_cl_gemm_blocks_work(int dtype, int m, int n, int k);
 
 #endif

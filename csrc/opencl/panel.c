@@ -7,9 +7,9 @@ enum { SPAN = 64, ITEMS = 256, LANES = 32, COLUMNS = 8 };
 enum { MIN_ROWS = 256, MIN_COLUMNS = 16 };
 
 /* How panel_left cuts the rows of a panel into chunks. */
-static int row_chunk(const lai_panel *panel)
+static int row_chunk(const lai_opencl *cl, const lai_panel *panel)
 {
-    const int64_t rows = panel->a.rows, groups = pieces(panel->a.columns + 2 * PANEL, COLUMNS);
+    const int64_t rows = panel->a.rows, groups = pieces(panel->a.columns + 2 * panel_width(cl->dtype), COLUMNS);
     const int64_t chunks = most(1, least(LAI_MANY_GROUPS / groups, pieces(rows, MIN_ROWS)));
     return (int)(pieces(pieces(rows, chunks), LANES) * LANES);
 }
@@ -22,16 +22,17 @@ static int column_chunk(const lai_panel *panel)
     return (int)pieces(columns, most(chunks, pieces(columns, ITEMS)));
 }
 
-void lai_panel_take(lai_panel *panel, lai_workspace *work, int m, int n, int left, int both_sides)
+void lai_panel_take(lai_panel *panel, lai_workspace *work, int dtype, int m, int n, int left, int both_sides)
 {
-    panel->vx = take(work, m, both_sides ? 2 * PANEL : left);
-    panel->yu = take(work, n, 2 * PANEL);
+    const int sums = 2 * panel_width(dtype);
+    panel->vx = take(work, m, both_sides ? sums : left);
+    panel->yu = take(work, n, sums);
     panel->c = take(work, m, 1);
     panel->r = take(work, n, 1);
     panel->row = take(work, n, 1);
-    panel->y_u = take(work, 2 * PANEL, 1);
+    panel->y_u = take(work, sums, 1);
     panel->squares = take(work, pieces(most(m, n), SPAN), 1);
-    panel->dots = take(work, n + 2 * PANEL, least(LAI_MANY_GROUPS, pieces(m, MIN_ROWS)));
+    panel->dots = take(work, n + sums, least(LAI_MANY_GROUPS, pieces(m, MIN_ROWS)));
     /* rows * chunks: column_chunk makes the more chunks the fewer rows are left. */
     panel->t_u = both_sides ? take(work, most(m * pieces(n, ITEMS), ITEMS * LAI_MANY_GROUPS), 1) : panel->c;
 }
@@ -48,7 +49,7 @@ int lai_panel_column(const lai_opencl *cl, const lai_panel *panel, int j, int ri
 
 int lai_panel_left(const lai_opencl *cl, const lai_panel *panel, int j, int right)
 {
-    const int m = panel->a.rows, n = panel->a.columns, chunk = row_chunk(panel);
+    const int m = panel->a.rows, n = panel->a.columns, chunk = row_chunk(cl, panel);
     const int products = n - j - 1 + j + right;
     return launch(cl, LAI_CL_PANEL_LEFT, ((lai_groups){ pieces(m - j, chunk), most(1, pieces(products, COLUMNS)), 1 }),
                   INT(m), INT(n), INT(j), INT(j), INT(right), INT(chunk), INT((int)pieces(m - j, SPAN)),
@@ -60,7 +61,7 @@ int lai_panel_row(const lai_opencl *cl, const lai_panel *panel, int j, int right
 {
     const int m = panel->a.rows, n = panel->a.columns;
     return launch(cl, LAI_CL_PANEL_ROW, ((lai_groups){ pieces(n - j - 1, SPAN), 1, 1 }),
-                  INT(n), INT(j), INT(j), INT(right), INT((int)pieces(m - j, row_chunk(panel))),
+                  INT(n), INT(j), INT(j), INT(right), INT((int)pieces(m - j, row_chunk(cl, panel))),
                   MATRIX(&panel->vx), MATRIX(&panel->yu), MATRIX(&panel->dots), VECTOR(&panel->row),
                   VECTOR(&panel->tauq), MATRIX(r), VECTOR(&panel->squares));
 }

@@ -4,7 +4,11 @@
 
 #include "opencl/launch.h"
 
-enum { PANEL = 32 };        /* columns; as in cl/svd/reduction.cl */
+/* Columns of a panel, as PANEL in cl/svd/reduction.cl. */
+static inline int panel_width(int dtype)
+{
+    return 32 / components(dtype);
+}
 
 typedef struct {
     /* What the panel reduces, from its first row and column on; outputs likewise. */
@@ -15,7 +19,7 @@ typedef struct {
 
 /* Hand out the workspace of panels, of which the first is m x n and all of them have n columns at most;
  * `left`: columns of V. Without right reflectors there are no X and no T u: they need no room, yet must be buffers. */
-void lai_panel_take(lai_panel *panel, lai_workspace *work, int m, int n, int left, int both_sides);
+void lai_panel_take(lai_panel *panel, lai_workspace *work, int dtype, int m, int n, int left, int both_sides);
 
 /* One launch each, for column j of the panel. `right`: how many right reflectors there are before it. */
 int lai_panel_column(const lai_opencl *cl, const lai_panel *panel, int j, int right);

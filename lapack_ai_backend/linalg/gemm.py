@@ -71,6 +71,7 @@ def _is_by_columns(x: Array) -> bool:
 class Cut:
     """How a product is cut: rows of a block of A, columns of a panel of B; `whole`: B goes to the device as one."""
 
+    dtype: str
     rows: int
     columns: int
     whole: bool
@@ -78,12 +79,12 @@ class Cut:
     def sizes(self, m: int, k: int, n: int) -> list[int]:
         """Elements of the buffers: A's block, B, the results in work, `gemm`'s workspace, largest entries."""
         of_b = [k * n] if self.whole else [k * self.columns] * IN_WORK
-        work = lapack.gemm_work(self.rows, self.columns, k)
+        work = lapack.gemm_work(self.dtype, self.rows, self.columns, k)
         uploads = -(-m // self.rows) * (1 + -(-n // self.columns)) + 1
         return [self.rows * k, *of_b, *[self.rows * self.columns] * IN_WORK, max(work, lapack.max_abs_work()), uploads]
 
 
-def cut(session: Session, m: int, k: int, n: int, itemsize: int, *, by_columns: bool) -> Cut:
+def cut(session: Session, dtype: str, m: int, k: int, n: int, *, by_columns: bool) -> Cut:
     """The cut that needs the fewest transfers of what the device has room for.
 
     Raises
@@ -95,8 +96,8 @@ def cut(session: Session, m: int, k: int, n: int, itemsize: int, *, by_columns: 
     allowed = memory.device_limit(session.device)
     while True:
         for whole in (False, True) if by_columns else (True, False):
-            found = Cut(rows, columns, whole)
-            sizes = [size * itemsize for size in found.sizes(m, k, n)]
+            found = Cut(dtype, rows, columns, whole)
+            sizes = [size * memory.ITEM_SIZES[dtype] for size in found.sizes(m, k, n)]
             if sum(sizes) <= allowed and max(sizes) <= session.device.max_allocation:
                 return found
         if rows <= UNIT and columns <= UNIT:
@@ -122,7 +123,7 @@ class _Panels:
     def compute(self) -> float:
         """Fill C; the largest absolute value of A times that of B, not finite where one of them holds such a number."""
         (m, k), n, dtype = self.a.shape, self.b.shape[1], self.c.dtype
-        cuts = cut(self.session, m, k, n, dtype.itemsize, by_columns=_is_by_columns(self.b))
+        cuts = cut(self.session, dtype.name, m, k, n, by_columns=_is_by_columns(self.b))
         sizes = [size * dtype.itemsize for size in cuts.sizes(m, k, n)]
         copied = 2 * max(sizes) if cuts.rows < m or not self._is_contiguous() else 0
         memory.check(self.session, sizes, copied + 2 * transfer.pinned_bytes(self.session, max(sizes)))

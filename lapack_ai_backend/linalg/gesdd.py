@@ -1,14 +1,17 @@
-"""The decomposition of one tall or square matrix, A = U S V', on an OpenCL device.
+"""The decomposition of one tall or square matrix, A = U S V^T, on an OpenCL device.
 
     upload      A 2^e, largest entry in [1/2, 1)    lascl     opencl/lapack.py
     tall        A = Q1 R, then on with R            cholqr, or geqrf
-    reduction   A = Q B P', B bidiagonal            gebrd
-    iteration   B = UB S VB'                        lasda     bidiagonal.py, on the host: S; UB, VB in compact form
+    reduction   A = Q B P^T, B bidiagonal           gebrd
+    iteration   B = UB S VB^T                       lasda     bidiagonal.py, on the host: S; UB, VB in compact form
                                                     bdsdc     UB and VB
                 or S alone                          bdsvx
     back        U = Q1 Q UB, V = P VB               ormqr
 
 The power of two makes the norms of reflectors safe to compute, and rounds only what it makes subnormal.
+
+A is real or complex; B is always real, and so is the iteration. V is the transpose of SciPy's Vh, not its conjugate
+transpose: of a wide matrix, which comes as its transpose, U and V change places, no more.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ import numpy as np
 
 from lapack_ai_backend.errors import Decline, DeviceError
 from lapack_ai_backend.linalg import bidiagonal
-from lapack_ai_backend.opencl import lapack, transfer
+from lapack_ai_backend.opencl import lapack, programs, transfer
 from lapack_ai_backend.opencl.lapack import Matrix
 from lapack_ai_backend.opencl.session import Session
 
@@ -37,6 +40,9 @@ DISTANCE_PARTS = 64
 LEAST_CHOLESKY = 32  # columns: with fewer the tiles of its products are nearly empty
 
 WORK_COLUMNS = 1024
+
+# Matrices that are real whatever A is: bidiagonal ones, and sizes of numbers.
+OF_B = frozenset(("d", "e", "s", "z", "numbers", "integers", "products", "largest", "distance"))
 
 # Kernels count rows in 32 bits, up to the end of the last tile.
 MAX_ROWS = 2**31 - 64
@@ -58,33 +64,42 @@ class Plan:
         return self.m >= QR_FIRST * self.n
 
     @property
+    def real(self) -> str:
+        """The dtype of B and of the singular values."""
+        return programs.REAL.get(self.dtype, self.dtype)
+
+    @property
     def cholesky(self) -> bool:
         """Whether CholeskyQR is tried: it has no further columns for full matrices."""
         return self.tall and self.left <= self.n and self.n >= LEAST_CHOLESKY
 
     def shapes(self) -> dict[str, tuple[int, int]]:
         """The matrices on the device."""
-        m, n = self.m, self.n
+        m, n, dtype = self.m, self.n, self.dtype
         found = {"a": (m, n), "transfer": (m, max(n, self.left)), "p": (n, n), "largest": (1, 1)}
         found |= dict.fromkeys(("d", "e", "s", "tauq", "taup"), (n, 1))
-        works = [lapack.max_abs_work(), lapack.gebrd_work(n if self.tall else m, n)]
+        works = [lapack.max_abs_work(), lapack.gebrd_work(dtype, n if self.tall else m, n)]
         if self.tall:
             found |= {"r": (n, n), "tau": (n, 1)}
-            works.append(lapack.geqrf_work(m, n))
+            works.append(lapack.geqrf_work(dtype, m, n))
         if self.cholesky:
             found["distance"] = (DISTANCE_PARTS, 1)
-            works += [lapack.cholqr_work(m, n), lapack.gemm_work(m, n, n)]
+            works += [lapack.cholqr_work(dtype, m, n), lapack.gemm_work(dtype, m, n, n)]
         if self.vectors:
             found |= {"u": (m, self.left), "v": (n, n), "z": (n, n), "numbers": bidiagonal.numbers_shape(n)}
             found["integers"] = self._elements(4 * bidiagonal.integers_size(n)), 1
             found["products"] = self._elements(bidiagonal.products_bytes(n)), 1
-            works += [lapack.ormqr_work(m, self.left, n), lapack.ormqr_work(n, n, n)]
+            works += [lapack.ormqr_work(dtype, m, self.left, n), lapack.ormqr_work(dtype, n, n, n)]
         # A matrix, though it is used as a run of memory: sizes of a matrix are 32-bit.
         return found | {"work": (-(-max(works) // WORK_COLUMNS), WORK_COLUMNS)}
 
+    def dtype_of(self, name: str) -> str:
+        """Of one of them."""
+        return self.real if name in OF_B else self.dtype
+
     def device_bytes(self) -> list[int]:
         """Sizes of their buffers."""
-        return [rows * columns * self._itemsize for rows, columns in self.shapes().values()]
+        return [math.prod(shape) * np.dtype(self.dtype_of(name)).itemsize for name, shape in self.shapes().items()]
 
     @property
     def most_bytes(self) -> int:
@@ -104,12 +119,12 @@ class Plan:
 
     def _tree_bytes(self) -> tuple[int, int, int]:
         """Of the divide and conquer on the host."""
-        rows, columns = bidiagonal.numbers_shape(self.n)
-        return rows * columns * self._itemsize, 4 * bidiagonal.integers_size(self.n), bidiagonal.products_bytes(self.n)
+        n, numbers = self.n, math.prod(bidiagonal.numbers_shape(self.n)) * np.dtype(self.real).itemsize
+        return numbers, 4 * bidiagonal.integers_size(n), bidiagonal.products_bytes(n)
 
     def _elements(self, size: int) -> int:
-        """That many bytes in elements of the dtype."""
-        return -(-size // self._itemsize)
+        """That many bytes in elements of B."""
+        return -(-size // np.dtype(self.real).itemsize)
 
     @property
     def _itemsize(self) -> int:
@@ -135,7 +150,9 @@ class Workspace:
 
     def __init__(self, session: Session, plan: Plan) -> None:
         self.session, self.plan = session, plan
-        self._matrices = {name: lapack.allocate(session, plan.dtype, *shape) for name, shape in plan.shapes().items()}
+        self._matrices = {
+            name: lapack.allocate(session, plan.dtype_of(name), *shape) for name, shape in plan.shapes().items()
+        }
         self.rooms: list[transfer.Room] = []  # for U and V
         self.explicit = False  # of a tall matrix: whether Q1 itself is in "a", not its reflectors
 
@@ -239,11 +256,18 @@ def _vectors_of_b(work: Workspace, tree: bidiagonal.Tree) -> None:
     session, plan, u, v = work.session, work.plan, work["u"], work["v"]
     _write(work, tree.numbers, work["numbers"])
     _write(work, tree.integers, work["integers"])
-    _write(work, tree.products((u.ld, v.ld)), work["products"])
+    lds = (u.ld, v.ld) if plan.dtype == plan.real else (plan.n, plan.n)
+    _write(work, tree.products(lds), work["products"])
     lapack.laset(session, 0, 1, u)
     arrays, room = (work["numbers"], work["integers"], work["products"]), work.transfer(plan.n, plan.n)
-    lapack.bdsdc(session, tree.native, tree.places, False, *arrays, u.part(0, 0, plan.n, plan.n), room, work["z"])
-    lapack.bdsdc(session, tree.native, tree.places, True, *arrays, v, room, work["z"])
+    for right, target in ((False, u.part(0, 0, plan.n, plan.n)), (True, v)):
+        if plan.dtype == plan.real:
+            lapack.bdsdc(session, tree.native, tree.places, right, *arrays, target, room, work["z"])
+        else:  # where a complex matrix has room, there is room for two real ones
+            first = room._replace(dtype=plan.real)
+            second = first._replace(offset=plan.n * plan.n)
+            lapack.bdsdc(session, tree.native, tree.places, right, *arrays, first, second, work["z"])
+            lapack.lacp2(session, first, target)
 
 
 def _back_transform(work: Workspace, reduced: Matrix) -> None:

@@ -101,7 +101,10 @@ def _solve(options: Settings, a: Array, b: Array, cutoff: float) -> Any:
     session = session_of(options, a.dtype.name)
     plan = gesdd.plan(m, n, a.dtype.name, vectors=True, full=False)
     shapes = {"b": (m, sides), "c": (least, sides), "x": (n, sides)}
-    shapes["work"] = max(lapack.gemm_work(least, sides, m), lapack.gemm_work(n, sides, least), 1), 1
+    shapes["work"] = (
+        max(lapack.gemm_work(a.dtype.name, least, sides, m), lapack.gemm_work(a.dtype.name, n, sides, least), 1),
+        1,
+    )
     sizes = [rows * columns * a.dtype.itemsize for rows, columns in shapes.values()]
     with session.lock:
         host = plan.host_bytes(0) + 3 * sum(sizes)

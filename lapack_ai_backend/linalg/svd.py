@@ -39,7 +39,7 @@ def svd(
     check_finite: bool = True,
     lapack_driver: str = "gesdd",
 ) -> Any:
-    """As ``scipy.linalg.svd``, for stacks (..., M, N) of float32 or float64 matrices that are not empty."""
+    """As ``scipy.linalg.svd``, for stacks (..., M, N) of float or complex matrices that are not empty."""
     if lapack_driver != "gesdd" or not are_flags(full_matrices, compute_uv, overwrite_a, check_finite):
         return NotImplemented
     if a.ndim > 2 and not STACKS:
@@ -182,7 +182,7 @@ def _one(workspace: gesdd.Workspace, a: Array, order: str, verify: str) -> Any:
 
 def _nan(plan: gesdd.Plan, *, wide: bool) -> tuple[Any, Array, Any]:
     """What comes of Inf that is not looked for: NaN. LAPACK may iterate for ever on it."""
-    s = np.full(plan.n, np.nan, plan.dtype)
+    s = np.full(plan.n, np.nan, plan.real)
     if not plan.vectors:
         return None, s, None
     u, v = np.full((plan.m, plan.left), np.nan, plan.dtype), np.full((plan.n, plan.n), np.nan, plan.dtype)

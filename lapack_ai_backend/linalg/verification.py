@@ -38,10 +38,11 @@ class Verification:
     """The checks of one matrix, contiguous, whose entries times ``2**exponent`` are at most 1."""
 
     def __init__(self, a: Array, exponent: int) -> None:
-        if abs(exponent) > SAFE[a.dtype.name]:
-            a, exponent = np.ldexp(a, exponent), 0
+        info = np.finfo(a.dtype)
+        if abs(exponent) > SAFE[info.dtype.name]:
+            a, exponent = _ldexp(a, exponent), 0
         self.a = a
-        self.factor = a.dtype.type(2.0) ** exponent
+        self.factor = info.dtype.type(2.0) ** exponent
 
     def values(self, s: Array) -> None:
         """`s`, of the scaled matrix: finite, sorted, not negative, with the Frobenius norm of the matrix."""
@@ -67,14 +68,15 @@ class Verification:
         self.values(s)
         rank = len(s)  # further columns of full matrices only complete a basis
         rng = np.random.default_rng(self.a.shape)
-        x, y, z = (rng.standard_normal(n).astype(s.dtype) for n in (self.a.shape[1], u.shape[1], len(vh)))
+        x, y, z = (rng.standard_normal(n).astype(self.a.dtype) for n in (self.a.shape[1], u.shape[1], len(vh)))
         # np.dot, not @: a product of ours would be the user's call in traces and counters.
         residual = np.dot(self.a, x * self.factor) - np.dot(u[:, :rank], s * np.dot(vh[:rank], x))
         self._assert_small(_frobenius(residual), float(s[0]) * _frobenius(x), "residual")
         self._assert_small(
             _frobenius(_transposed_times(u, np.dot(u, y)) - y), _frobenius(y), "orthogonality of U", len(u)
         )
-        self._assert_small(_frobenius(np.dot(vh, np.dot(vh.T, z)) - z), _frobenius(z), "orthogonality of V", len(z))
+        back = np.dot(vh, np.dot(vh.T, z.conj()).conj())  # no conjugate of a matrix, which would be a copy
+        self._assert_small(_frobenius(back - z), _frobenius(z), "orthogonality of V", len(z))
 
     def least_squares(self, x: Array, b: Array, s: Array, rank: int, *, transposed: bool) -> None:
         """``A'(b - A x) = 0`` but for what the values that do not count leave, and ``|x| <= |b| / s[rank - 1]``.
@@ -106,7 +108,7 @@ class Verification:
         residual = np.dot(u[:, :rank] * s, vh[:rank])
         residual -= a
         self._assert_small(_frobenius(residual), float(wanted[0]) * rank**0.5, "residual")
-        for name, left, right in (("U", u.T, u), ("V", vh, vh.T)):
+        for name, left, right in (("U", u.T.conj(), u), ("V", vh, vh.T.conj())):
             gram = np.dot(left, right)
             gram.flat[:: len(gram) + 1] -= 1
             self._assert_small(_frobenius(gram), len(gram) ** 0.5, f"orthogonality of {name}", right.shape[0])
@@ -121,14 +123,21 @@ class Verification:
 def _transposed_times(u: Array, x: Array) -> Array:
     """``U' x`` of a tall matrix, sums of chunks of rows in double precision."""
     chunks = (slice(start, start + CHUNK) for start in range(0, len(u), CHUNK))
-    return sum((np.dot(u[rows].T, x[rows]).astype(float) for rows in chunks), np.zeros(u.shape[1]))
+    wide = np.result_type(u.dtype, float)
+    return sum((np.dot(u[rows].T, x[rows].conj()).astype(wide) for rows in chunks), np.zeros(u.shape[1], wide)).conj()
 
 
 def _frobenius(x: Array) -> float:
     """Square root of the sum of squares of a contiguous array, summed in double precision."""
-    flat = x.ravel("K")
+    flat = x.ravel("K").view(np.finfo(x.dtype).dtype)  # real and imaginary parts
     chunks = (flat[start : start + CHUNK] for start in range(0, flat.size, CHUNK))
     return float(sum(float(np.dot(chunk, chunk)) for chunk in chunks) ** 0.5)
+
+
+def _ldexp(a: Array, exponent: int) -> Array:
+    """``a * 2**exponent``, of a contiguous array in its memory order."""
+    reals = np.ldexp(a.ravel("K").view(np.finfo(a.dtype).dtype), exponent)
+    return np.asarray(reals.view(a.dtype).reshape(a.shape, order="F" if a.flags.f_contiguous else "C"))
 
 
 def _assert(holds: bool, what: str) -> None:

@@ -102,8 +102,8 @@ def why_not(option: str, dtype: str = "float32") -> str:
 
 
 def serves(device: Device, dtype: str) -> bool:
-    """Whether a device computes in a dtype: "float64" needs fp64, and float32 never stands in for it."""
-    return dtype == "float32" or (dtype == "float64" and device.fp64)
+    """Whether a device computes in a dtype: double precision needs fp64, and single never stands in for it."""
+    return dtype in ("float32", "complex64") or (dtype in ("float64", "complex128") and device.fp64)
 
 
 def unfit(device: Device) -> str:
@@ -121,7 +121,7 @@ def use(device: Device) -> str:
     """What a device is used for, or why it is not, for people."""
     if is_forked() or unfit(device):
         return f"not used: {FORKED if is_forked() else f'it {unfit(device)}'}"
-    dtypes = "float32 and float64" if device.fp64 else "float32 only: it has no fp64"
+    dtypes = "single and double precision" if device.fp64 else "single precision only: it has no fp64"
     if any(choose("auto", dtype) == device for dtype in ("float32", "float64")):
         return f"used for {dtypes}"
     if device == choose("cpu"):

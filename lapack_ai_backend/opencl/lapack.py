@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lapack_ai_backend.errors import DeviceError
-from lapack_ai_backend.native import ffi, lib
+from lapack_ai_backend.native import DTYPES, ffi, lib
 from lapack_ai_backend.opencl import memory, programs
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ class Matrix(NamedTuple):
     buffer : pyopencl.Buffer
         Where it is; other matrices may be in there too.
     dtype : str
-        "float32" or "float64".
+        "float32", "float64", "complex64" or "complex128".
     rows, columns : int
         Its sizes.
     offset, ld : int
@@ -52,7 +52,7 @@ def allocate(session: Session, dtype: str, rows: int, columns: int = 1) -> Matri
     return Matrix(memory.allocate(session, rows * columns, dtype), dtype, rows, columns, 0, max(rows, 1))
 
 
-# ---- workspaces: elements needed, to be known before anything is allocated ------------------------
+# ---- workspaces: elements of a dtype needed, to be known before anything is allocated --------------
 
 
 def max_abs_work() -> int:
@@ -60,41 +60,47 @@ def max_abs_work() -> int:
     return int(lib.lai_cl_max_abs_work())
 
 
-def gemm_work(m: int, n: int, k: int) -> int:
+def gemm_work(dtype: str, m: int, n: int, k: int, transb: int = 0) -> int:
     """Elements of the workspace of `gemm` for an m x n result of sums of k terms; often 0."""
-    return int(lib.lai_cl_gemm_work(m, n, k))
+    return int(lib.lai_cl_gemm_work(DTYPES[dtype], transb, m, n, k))
 
 
-def gebrd_work(m: int, n: int) -> int:
+def gebrd_work(dtype: str, m: int, n: int) -> int:
     """Elements of the workspace of `gebrd` of an m x n matrix."""
-    return int(lib.lai_cl_gebrd_work(m, n))
+    return int(lib.lai_cl_gebrd_work(DTYPES[dtype], m, n))
 
 
-def geqrf_work(m: int, n: int) -> int:
+def geqrf_work(dtype: str, m: int, n: int) -> int:
     """Elements of the workspace of `geqrf` of an m x n matrix."""
-    return int(lib.lai_cl_geqrf_work(m, n))
+    return int(lib.lai_cl_geqrf_work(DTYPES[dtype], m, n))
 
 
-def cholqr_work(m: int, n: int) -> int:
+def cholqr_work(dtype: str, m: int, n: int) -> int:
     """Elements of the workspace of `cholqr` of an m x n matrix."""
-    return int(lib.lai_cl_cholqr_work(m, n))
+    return int(lib.lai_cl_cholqr_work(DTYPES[dtype], m, n))
 
 
-def ormqr_work(m: int, n: int, k: int) -> int:
+def ormqr_work(dtype: str, m: int, n: int, k: int) -> int:
     """Elements of the workspace of `ormqr` of k reflectors on an m x n matrix."""
-    return int(lib.lai_cl_ormqr_work(m, n, k))
+    return int(lib.lai_cl_ormqr_work(DTYPES[dtype], m, n, k))
 
 
 # ---- auxiliary routines ---------------------------------------------------------------------------
 
 
 def max_abs(session: Session, a: Matrix, result: Matrix, work: Matrix) -> None:
-    """``result[0] = max |A|``, Inf where A holds a NaN or an Inf; A is one run of memory."""
+    """``result[0] = max |A|``, Inf where A holds a NaN or an Inf; A is one run of memory.
+
+    Of a complex matrix it is the largest part; `result` is real.
+    """
     _run(session, "max_abs", a, result, work)
 
 
-def lascl(session: Session, a: Matrix, b: Matrix, exponent: int, transpose: bool = False) -> None:
-    """``B = 2**exponent A``, or ``A.T`` for A; what the host calls row-major is a transposed matrix here."""
+def lascl(session: Session, a: Matrix, b: Matrix, exponent: int, transpose: int = 0) -> None:
+    """``B = 2**exponent op(A)``: A, its transpose (1) or its conjugate transpose (2).
+
+    What the host calls row-major is a transposed matrix here.
+    """
     _run(session, "lascl", transpose, exponent, a, b)
 
 
@@ -108,13 +114,18 @@ def lacpy_upper(session: Session, a: Matrix, b: Matrix) -> None:
     _run(session, "lacpy_upper", a, b)
 
 
+def lacp2(session: Session, a: Matrix, b: Matrix) -> None:
+    """``B = A``, a real matrix."""
+    _run(session, "lacp2", a, b, dtype=b.dtype)
+
+
 # ---- products and decompositions --------------------------------------------------------------------
 
 
 def gemm(
     session: Session,
-    transa: bool,
-    transb: bool,
+    transa: int,
+    transb: int,
     alpha: int,
     a: Matrix,
     b: Matrix,
@@ -122,7 +133,10 @@ def gemm(
     c: Matrix,
     work: Matrix | None = None,
 ) -> None:
-    """``C = alpha op(A) op(B) + beta C``; with ``beta=0`` C is not read. No workspace where `gemm_work` is 0."""
+    """``C = alpha op(A) op(B) + beta C``; with ``beta=0`` C is not read. No workspace where `gemm_work` is 0.
+
+    op is nothing (0), the transpose (1) or the conjugate transpose (2).
+    """
     _run(session, "gemm", transa, transb, alpha, a, b, beta, c, work or c._replace(rows=0))
 
 
@@ -152,18 +166,18 @@ def gemm_batch(
 def gebrd(
     session: Session, a: Matrix, p: Matrix, d: Matrix, e: Matrix, tauq: Matrix, taup: Matrix, work: Matrix
 ) -> None:
-    """``A = Q B P'`` with B upper bidiagonal, for m >= n.
+    """``A = Q B P.T`` with B real and upper bidiagonal, for m >= n.
 
     Parameters
     ----------
     a : Matrix
-        m x n, with max abs in [1/2, 1) or zero. On exit column i holds the reflector ``H_i`` of
+        m x n, with `max_abs` in [1/2, 1) or zero. On exit column i holds the reflector ``H_i`` of
         ``Q = H_0 H_1 ...`` below the diagonal; its 1 at row i is implied.
     p : Matrix
         n x n, for P's reflectors: column i holds the one whose 1 is at row i + 1. ``p.part(1, 0, n-1, n-1)`` is
         what `ormqr` takes.
     d, e : Matrix
-        n and n - 1 elements: diagonal and superdiagonal of B.
+        n and n - 1 elements, real: diagonal and superdiagonal of B.
     tauq, taup : Matrix
         n and n - 1 elements.
     work : Matrix
@@ -189,7 +203,7 @@ def cholqr(session: Session, a: Matrix, q: Matrix, r: Matrix, gram: Matrix, dist
     gram : Matrix
         n x n, overwritten.
     distance : Matrix
-        A vector; the sum of its elements is ``|Q'Q - I|^2`` in the Frobenius norm, of Q after the first
+        A vector, real; the sum of its elements is ``|Q'Q - I|^2`` in the Frobenius norm, of Q after the first
         factorization. Unless that is well below 1, A is too near to singular, and Q and R mean nothing.
     work : Matrix
         `cholqr_work` elements.
@@ -197,8 +211,8 @@ def cholqr(session: Session, a: Matrix, q: Matrix, r: Matrix, gram: Matrix, dist
     _run(session, "cholqr", a, q, r, gram, distance, work)
 
 
-def ormqr(session: Session, transpose: bool, v: Matrix, tau: Matrix, c: Matrix, work: Matrix) -> None:
-    """``C = Q C`` or ``Q.T C``; Q is the product of the reflectors in the columns of `v`, of C's rows."""
+def ormqr(session: Session, transpose: int, v: Matrix, tau: Matrix, c: Matrix, work: Matrix) -> None:
+    """``C = Q C``, or ``Q.T.conj() C`` (2); Q is the product of the reflectors in the columns of `v`, of C's rows."""
     _run(session, "ormqr", transpose, v, tau, c, work)
 
 
@@ -241,8 +255,8 @@ def bdsvx(session: Session, d: Matrix, e: Matrix, s: Matrix) -> None:
     _run(session, "bdsvx", d, e, s)
 
 
-def _run(session: Session, routine: str, *arguments: Any) -> None:
-    dtype = next(each.dtype for each in arguments if isinstance(each, Matrix))
+def _run(session: Session, routine: str, *arguments: Any, dtype: str | None = None) -> None:
+    dtype = dtype or next(each.dtype for each in arguments if isinstance(each, Matrix))
     native = [_native(each) if isinstance(each, Matrix) else each for each in arguments]
     kernels = programs.kernels(session, dtype)
     lib.lai_cl_forget_arguments(kernels)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from lapack_ai_backend.opencl.devices import Device
     from lapack_ai_backend.opencl.session import Session
 
-ITEM_SIZES = {"float32": 4, "float64": 8}
+ITEM_SIZES = {"float32": 4, "float64": 8, "complex64": 8, "complex128": 16}
 
 SHORTAGES = ("MEM_OBJECT_ALLOCATION_FAILURE", "OUT_OF_RESOURCES", "OUT_OF_HOST_MEMORY", "INVALID_BUFFER_SIZE")
 

@@ -7,11 +7,12 @@ import logging
 import threading
 import time
 import warnings
+from collections.abc import Iterable
 from importlib import resources
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lapack_ai_backend.errors import DeviceError
-from lapack_ai_backend.native import ffi, lib
+from lapack_ai_backend.native import DTYPES, ffi, lib
 from lapack_ai_backend.opencl import devices
 
 if TYPE_CHECKING:
@@ -21,7 +22,13 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("lapack_ai_backend")
 
-PRECISIONS = {"float32": 32, "float64": 64}
+OPTIONS = {
+    "float32": "-DPRECISION=32",
+    "float64": "-DPRECISION=64",
+    "complex64": "-DPRECISION=32 -DCOMPLEX",
+    "complex128": "-DPRECISION=64 -DCOMPLEX",
+}
+REAL = {"complex64": "float32", "complex128": "float64"}  # the dtype of a number's parts
 
 # After everything in common/, in this order: later files use what earlier ones define.
 SOURCES = (
@@ -35,10 +42,16 @@ SOURCES = (
     "svd/cholesky.cl",
 )
 
+# Of complex matrices; all other kernels are those of their parts.
+COMPLEX_SOURCES = ("gemm/complex.cl", "svd/reduction.cl", "svd/sweep.cl", "svd/postprocess.cl", "svd/cholesky.cl")
+
 MATRIX_UNIT_SOURCES = ("gemm/product.cl", "gemm/matrix_unit.cl")
 
 # Rows and columns of a product that a work-group computes, as multiples of its 16 x 16 items.
 EACH = {"float32": (8, 4), "float64": (4, 4)}
+
+
+OF_COMPLEX = ("lacp2", "real_form")  # kernels that programs of real dtypes have not
 
 
 class Tile(NamedTuple):
@@ -68,41 +81,64 @@ class _Program:
 
     def __init__(self, session: Session, dtype: str) -> None:
         rows, columns = EACH[dtype]
-        options = f"-DPRECISION={PRECISIONS[dtype]} -DEACH_M={rows} -DEACH_N={columns}"
+        options = f"{OPTIONS[dtype]} -DEACH_M={rows} -DEACH_N={columns}"
         self.program = build(session, source(), options)
-        self.kernels = {number: _kernel(self.program, name) for name, number in kernel_names().items()}
         self.gemm_large: pyopencl.Kernel | None = None
-        self.handles = ffi.new("lai_opencl *")
-        self.kept = ffi.new("lai_kept_arguments[]", len(self.kernels) + 1)
+        self.handles = ffi.new("lai_opencl *", {"dtype": DTYPES[dtype]})
+        self.kept = ffi.new("lai_kept_arguments[]", lib.LAI_CL_KERNELS + 1)
         self.handles.kept = self.kept
         self.handles.queue = ffi.cast("void *", session.queue.int_ptr)
         self.handles.gemm_tile[0] = Tile(16 * rows, 16 * columns, 256, 3).on(session)
-        for number, kernel in self.kernels.items():
-            self.handles.kernels[number] = ffi.cast("void *", kernel.int_ptr)
+        self.kernels = self._take(name for name in kernel_names() if name not in OF_COMPLEX)
         if dtype == "float64" and "NVIDIA" in session.device.platform:
             any(use_matrix_unit(session, self, unit) for unit in MATRIX_UNITS)
 
+    def _take(self, names: Iterable[str]) -> dict[int, pyopencl.Kernel]:
+        """Kernels of the program by their numbers; C has them, too."""
+        found = {kernel_names()[name]: _kernel(self.program, name) for name in names}
+        for number, kernel in found.items():
+            self.handles.kernels[number] = ffi.cast("void *", kernel.int_ptr)
+        return found
+
+
+class _ComplexProgram(_Program):
+    """That of a complex dtype, beside the one of its parts."""
+
+    def __init__(self, session: Session, dtype: str, of_parts: _Program) -> None:
+        self.of_parts = of_parts
+        self.program = build(session, source(COMPLEX_SOURCES), OPTIONS[dtype])
+        self.handles = ffi.new("lai_opencl *", of_parts.handles[0])
+        self.handles.dtype = DTYPES[dtype]
+        self.kernels = self._take(set(_kernels_of(self.program)) & set(kernel_names()))
+
 
 def kernels(session: Session, dtype: str) -> Any:
-    """The ``lai_opencl *`` of a session for "float32" or "float64", built at the first request.
+    """The ``lai_opencl *`` of a session for a float or complex dtype, built at the first request.
 
     Raises
     ------
     DeviceError
         When the build fails, with the compiler's log; the same error again at every later request.
     """
+    return _built(session, dtype).handles
+
+
+def _built(session: Session, dtype: str) -> Any:
     if dtype not in session.programs:
+        of_parts = _built(session, REAL[dtype]) if dtype in REAL else None
         with _building:
             if dtype not in session.programs:
                 try:
                     load_library()
-                    session.programs[dtype] = _Program(session, dtype)
+                    session.programs[dtype] = (
+                        _ComplexProgram(session, dtype, of_parts) if of_parts else _Program(session, dtype)
+                    )
                 except DeviceError as error:
                     session.programs[dtype] = str(error)
     built = session.programs[dtype]
     if isinstance(built, str):
         raise DeviceError(built)
-    return built.handles
+    return built
 
 
 def kernel_names() -> dict[str, int]:
@@ -212,6 +248,12 @@ def _compilers_log(session: Session, program: Any) -> str:
     import pyopencl as cl
 
     return str(program.get_build_info(devices.handle(session.device), cl.program_build_info.LOG)).strip()
+
+
+def _kernels_of(program: pyopencl.Program) -> list[str]:
+    import pyopencl as cl
+
+    return str(program.get_info(cl.program_info.KERNEL_NAMES)).split(";")
 
 
 def _kernel(program: pyopencl.Program, name: str) -> pyopencl.Kernel:

@@ -59,7 +59,7 @@ register(
         tuple(SVD),
         lib.LAI_OPENCL_SVD,
         # LAPACK's own threshold for the ratios of its SVD tests (svd.in); tests alarm at 5.
-        dict.fromkeys(("float32", "float64"), (NORMWISE, 50.0)),
+        dict.fromkeys(("float32", "float64", "complex64", "complex128"), (NORMWISE, 50.0)),
         where=OPENCL,
         source="Golub and Kahan (1965), blocked as LAPACK's labrd and gebrd; divide and conquer (bdsdc) for vectors, "
         "Sturm multisection for values alone",
