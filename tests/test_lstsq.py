@@ -126,6 +126,7 @@ DECLINED: dict[str, Callable[[], Any]] = {
     "list": lambda: sl.lstsq(A, B.tolist()),
     "other dtype": lambda: sl.lstsq(A, B.astype("f4")),
     "complex": lambda: sl.lstsq(A, B + 1j),
+    "both complex": lambda: sl.lstsq(A + 1j, B + 1j),
     "gelsy": lambda: sl.lstsq(A, B, lapack_driver="gelsy"),
     "gelss": lambda: sl.lstsq(A, B, lapack_driver="gelss"),
     "rows": lambda: sl.lstsq(A, B[1:]),
@@ -146,6 +147,13 @@ def test_declined_calls_are_scipys(name: str) -> None:
     assert all(each.kernel != "opencl_svd" for each in t.decisions if each.function == LSTSQ)
     with lapack_ai.skip_backend():
         assert found == outcome(DECLINED[name])
+
+
+def test_complex_matrices_are_scipys_even_if_forced() -> None:
+    with lapack_ai.set_backend(force={"lstsq": "opencl_svd"}), lapack_ai.trace() as t:
+        x = sl.lstsq(A + 1j, B + 1j)[0]
+    assert [each.reason_code for each in t.decisions if each.function == LSTSQ] == ["kernel_declined"]
+    np.testing.assert_array_equal(x, STOCK[LSTSQ](A + 1j, B + 1j)[0])
 
 
 def test_default_driver_of_scipy(monkeypatch: pytest.MonkeyPatch) -> None:

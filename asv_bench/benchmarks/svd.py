@@ -1,4 +1,4 @@
-"""scipy.linalg.svd and svdvals: stock beside the OpenCL kernel, on an OpenCL CPU and on a GPU.
+"""scipy.linalg.svd, svdvals and what else an OpenCL device computes: stock beside the kernel, on an OpenCL CPU and a GPU.
 
 Stock has as many BLAS threads as are fastest for it: one at the small sizes of the CPU
 device (128: 2 ms with one, 17 ms with two), every core beside a GPU.
@@ -7,6 +7,7 @@ device (128: 2 ms with one, 17 ms with two), every core beside a GPU.
 import functools
 import os
 
+import numpy as np
 import scipy.linalg
 from threadpoolctl import threadpool_limits
 
@@ -17,7 +18,7 @@ from .common import RELATIVE, STOCK, check, random, relative_time, switch
 KERNEL = "opencl_svd"
 DTYPES = ["float64", "float32"]
 CPU = [["cpu"], [128, 256], DTYPES]
-GPU = [["gpu"], [512, 1024, 2048, 4096], DTYPES]
+GPU = [["gpu"], [512, 1024, 2048, 4096], [*DTYPES, "complex128", "complex64"]]
 
 
 class _Svd:
@@ -85,19 +86,20 @@ class SvdvalsGpu(_Compared):
     params = [[STOCK, KERNEL], *GPU]
 
 
-class _Ratio(_Svd):
+class _Interleaved(_Svd):
     """Kernel over stock, one interleaved run."""
 
-    def compare(self, function, device, n):
-        call = functools.partial(getattr(scipy.linalg, function), self.a)
-        rounds = 5 if n < 1024 else 3
-        return relative_time(call, KERNEL, rounds, function=f"scipy.linalg.{function}", device=device)
+    def compare(self, function, name, device, *operands, kernel=KERNEL):
+        rounds = 5 if len(self.a) < 1024 else 3
+        return relative_time(functools.partial(function, *operands), kernel, rounds, function=name, device=device)
 
+
+class _Ratio(_Interleaved):
     def track_svd(self, device, n, dtype):
-        return self.compare("svd", device, n)
+        return self.compare(scipy.linalg.svd, "scipy.linalg.svd", device, self.a)
 
     def track_svdvals(self, device, n, dtype):
-        return self.compare("svdvals", device, n)
+        return self.compare(scipy.linalg.svdvals, "scipy.linalg.svdvals", device, self.a)
 
     track_svd.unit = track_svdvals.unit = RELATIVE
 
@@ -112,3 +114,29 @@ class RatioGpu(_Ratio):
     """On a GPU."""
 
     params = GPU
+
+    def track_numpy_svd(self, device, n, dtype):
+        return self.compare(np.linalg.svd, "numpy.linalg.svd", device, self.a)
+
+    def track_numpy_cond(self, device, n, dtype):
+        return self.compare(np.linalg.cond, "numpy.linalg.cond", device, self.a)
+
+    def track_lstsq(self, device, n, dtype):
+        if dtype.startswith("complex"):
+            raise NotImplementedError
+        b = random((n, 3), dtype, 1)
+        return self.compare(scipy.linalg.lstsq, "scipy.linalg.lstsq", device, self.a, b)
+
+    track_numpy_svd.unit = track_numpy_cond.unit = track_lstsq.unit = RELATIVE
+
+
+class ProductGpu(_Interleaved):
+    """A @ B, arrays in and out, on a GPU."""
+
+    params = [["gpu"], [1024, 2048, 3000, 4096, 8192], DTYPES]
+
+    def track_matmul(self, device, n, dtype):
+        b = random((n, n), dtype, 1)
+        return self.compare(np.matmul, "numpy.matmul", device, self.a, b, kernel="opencl_gemm")
+
+    track_matmul.unit = RELATIVE

@@ -1,10 +1,10 @@
 /* What every kernel shares: the type, matrices as arguments, sums over a work-group.
  *
- * One source serves both precisions, PRECISION being 32 or 64 and `real` the type, and complex matrices, too: with COMPLEX a
- * `scalar` is a pair of reals, as NumPy and LAPACK store it, else it is a real. So complex matrices keep the passes over memory
- * that real ones have, each twice as long; only products are made in real arithmetic (csrc/opencl/gemm.c), by the same kernels as those of
- * real matrices. Matrices are column-major and start at an offset into their buffer; all counts of elements are 64-bit. Names and
- * meanings are LAPACK's. Rules that keep the kernels right on every driver: barriers stand at the top level of a
+ * One source serves both precisions, PRECISION being 32 or 64 and `real` the type, and complex matrices, too: with
+ * COMPLEX a `scalar` is a pair of reals, as NumPy and LAPACK store it, else it is a real. So complex matrices keep the
+ * passes over memory that real ones have, each twice as long; only products are made in real arithmetic
+ * (csrc/opencl/gemm.c), by the kernels of real matrices. Matrices are column-major and start at an offset into their
+ * buffer; all counts of elements are 64-bit. Names and meanings are LAPACK's. Rules that keep the kernels right on every driver: barriers stand at the top level of a
  * kernel or in a loop whose bounds are the same for the whole group, so that all of it passes; the global size is a multiple of the local one, and kernels
  * test bounds themselves; loops are bounded.
  */
@@ -39,7 +39,8 @@ typedef float2 scalar;
 #define REAL(z) ((z).x)
 #define CONJ(z) ((scalar)((z).x, -(z).y))
 #define ABS_SQUARED(z) ((z).x * (z).x + (z).y * (z).y)
-#define LDEXP(z, exponent) ((scalar)(ldexp((z).x, exponent), ldexp((z).y, exponent))) /* PoCL's of vectors rounds twice */
+/* PoCL's ldexp of vectors rounds twice. */
+#define LDEXP(z, exponent) ((scalar)(ldexp((z).x, exponent), ldexp((z).y, exponent)))
 #define TIMES(a, b) times(a, b)
 #define ADD_PRODUCT(sum, a, b) sum = plus_times(sum, a, b)
 #define SUBTRACT_PRODUCT(sum, a, b) sum = plus_times(sum, -(a), b)

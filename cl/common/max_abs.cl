@@ -1,5 +1,5 @@
-/* result = max |x_i|, Inf where any x_i is NaN or Inf; of complex numbers, x are their parts. A maximum has no rounding, so any
- * order will do.
+/* result = max |x_i|, Inf where any x_i is NaN or Inf; of complex numbers, x are their parts. A maximum has no
+ * rounding, so any order will do.
  *
  * Each group of 256 leaves its own maximum in result[group]; a second launch with one group takes the
  * maximum of those.

@@ -5,10 +5,11 @@
  *     [ a  -b ]
  *     [ b   a ]   is the matrix,
  *
- * they are those of the product. So C = A B is the product of real matrices in which A has such a square for each of its numbers, m x k
- * becoming 2 m x 2 k, and B and C are as they are. A' is the transposed matrix of A.
+ * they are those of the product. So C = A B is the product of real matrices in which A has such a square for each of
+ * its numbers, m x k becoming 2 m x 2 k, and B and C are as they are. The matrix of A' is the transpose of that of A.
  *
- *   real_form   B = [a_1, i a_1, a_2, i a_2, ...] for the columns a of A, or of its conjugate. Groups of 256: (rows / 256, as many as you like).
+ *   real_form   B = [a_1, i a_1, a_2, i a_2, ...] for the columns a of A, or of its conjugate.
+ *               Groups of 256: (rows / 256, as many as you like).
  */
 
 __kernel __attribute__((reqd_work_group_size(256, 1, 1)))

@@ -2,9 +2,10 @@
  *
  * A reflector H = I - tau (1 v)(1 v)' has H' (head, tail) = (beta, 0):
  *     beta = -sign(head) |(head, tail)|,  tau = (beta - head) / beta,  v = tail / (head - beta).
- * Of complex vectors, ' means the conjugate transpose here and tau is complex, but beta is real, with the sign of head's real part:
- * bidiagonal matrices are real (LAPACK's zlarfg). Of a right reflector U' is a row r's part itself, u' = scale r: so columns of
- * u' make P in A = Q B P^T (^T: no conjugate), which spares everybody a conjugate of V in A = U S V^T.
+ * ' is the conjugate transpose. Of complex vectors tau is complex, too, but beta is real, with the opposite sign of the
+ * head's real part: bidiagonal matrices are real (LAPACK's zlarfg). A right reflector is made of a row r as it stands,
+ * u' = scale r, and kept as the column u'^T: such columns make P in A = Q B P^T (^T: no conjugate), so that
+ * nobody has to conjugate V in A = U S V^T.
  *
  * Within a panel the trailing matrix T (m x n, what was left when the panel began) stays as it was. The
  * reflectors so far are kept aside: left ones V, right ones U, and the products Y, X with which

@@ -313,7 +313,8 @@ int lai_slasda(const lai_lapack *lapack, int n, float *d, float *e, lai_tree *tr
  * is enqueued after that one. pyopencl makes the objects, C only enqueues: a reduction takes
  * thousands of launches. Kernel arguments belong to the kernel object: one call at a time.
  *
- * Matrices are of the dtype of their lai_opencl, but for those that are called real. ' is the conjugate transpose, ^T the transpose.
+ * Matrices are of the dtype of their lai_opencl, but for those that are called real. ' is the conjugate transpose, ^T the
+ * transpose.
  * A flag `transpose` is 0, 1 for the transpose, 2 for the conjugate transpose; of real matrices 1 and 2 are the same.
  */
 
@@ -345,8 +346,8 @@ typedef struct {
     uint64_t values[LAI_CL_ARGUMENTS];
 } lai_kept_arguments;
 
-/* One device and one dtype. Handles are pyopencl's int_ptr; it keeps the objects alive. Kernels of products and of bidiagonal matrices
- * are those of the real dtype. */
+/* One device and one dtype. Handles are pyopencl's int_ptr; it keeps the objects alive. Kernels of products and of
+ * bidiagonal matrices are those of the real dtype. */
 typedef struct {
     int dtype;                          /* enum lai_dtype: a float or complex one */
     void *queue;                        /* cl_command_queue, in order */

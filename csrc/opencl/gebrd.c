@@ -79,7 +79,8 @@ static int sweep_rest(const lai_opencl *cl, const lai_sweep *sweep, int j)
 }
 
 /* The panel at the top left corner of `rest`, which is `k` columns into the matrix; then the columns behind it. */
-static int reduce_in_one_pass(const lai_opencl *cl, lai_sweep *sweep, const lai_matrix *p, int width, const lai_matrix *work)
+static int reduce_in_one_pass(const lai_opencl *cl, lai_sweep *sweep, const lai_matrix *p, int width,
+                              const lai_matrix *work)
 {
     const int m = sweep->a.rows, n = sweep->a.columns, panel = panel_width(cl->dtype), sums = 2 * panel;
     for (int j = 0; j < width; j++) {
@@ -90,7 +91,8 @@ static int reduce_in_one_pass(const lai_opencl *cl, lai_sweep *sweep, const lai_
     }
     if (width < n) {
         const lai_matrix rest = part(&sweep->a, width, width, m - width, n - width);
-        const lai_matrix vx = part(&sweep->vx, width, 0, m - width, sums), yu = part(&sweep->yu, 0, width, sums, n - width);
+        const lai_matrix vx = part(&sweep->vx, width, 0, m - width, sums);
+        const lai_matrix yu = part(&sweep->yu, 0, width, sums, n - width);
         TRY(sweep_column(cl, sweep, width));    /* the last columns of X and U */
         TRY(lai_cl_gemm(cl, 0, 0, -1, &vx, &yu, 1, &rest, work));
     }

@@ -1,8 +1,8 @@
 /* Products of matrices. Where C has few tiles and the sums are long, k is split so that all of the device works.
  *
- * Complex matrices are multiplied in real arithmetic: the left one is written out in its real form (cl/gemm/complex.cl), the others are
- * matrices of reals as they are. That takes as many operations as complex arithmetic does, all of them on the kernels for real matrices and
- * hence on matrix units, and memory for a part of the left operand. */
+ * Complex matrices are multiplied in real arithmetic: the left one is written out in its real form (cl/gemm/complex.cl),
+ * the others are matrices of reals as they are. That takes as many operations as complex arithmetic does, all of them by
+ * the kernels of real matrices and hence on matrix units, and memory for a part of the left operand. */
 #include "opencl/launch.h"
 
 enum { SMALL, LARGE };  /* tiles */
@@ -146,8 +146,8 @@ static int right_operand(const lai_opencl *cl, int transb, const lai_matrix *b, 
     return lai_cl_lascl(cl, transb, 0, b, op_b);
 }
 
-static int complex_gemm(const lai_opencl *cl, int transa, int transb, int alpha, const lai_matrix *a, const lai_matrix *b,
-                        int beta, const lai_matrix *c, const lai_matrix *work)
+static int complex_gemm(const lai_opencl *cl, int transa, int transb, int alpha, const lai_matrix *a,
+                        const lai_matrix *b, int beta, const lai_matrix *c, const lai_matrix *work)
 {
     const int m = c->rows, n = c->columns, k = transa ? a->rows : a->columns;
     int chunk_m = m, chunk_k = k;

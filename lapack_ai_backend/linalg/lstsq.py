@@ -53,12 +53,9 @@ def lstsq(
 
 def _fits(a: Array, b: Any, cond: Any) -> bool:
     """Whether these are a matrix and right-hand sides as the device takes them."""
-    if (
-        type(b) is not np.ndarray
-        or b.ndim not in (1, 2)
-        or b.size == 0
-        or not isinstance(cond, (float, int, type(None)))
-    ):
+    if a.dtype.kind != "f" or not isinstance(cond, (float, int, type(None))):
+        return False
+    if type(b) is not np.ndarray or b.ndim not in (1, 2) or b.size == 0:
         return False
     same = a.dtype.newbyteorder("=") == b.dtype.newbyteorder("=")
     return a.ndim == 2 and same and len(a) == len(b) and max(a.shape) <= MOST_SLENDER * min(a.shape)
