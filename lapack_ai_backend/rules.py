@@ -14,9 +14,8 @@ from lapack_ai_backend.registry import Limits
 
 MACHINE = "2026-11-22, 2 shared cores of a Xeon with AVX-512, NumPy 2.5.5, one thread"
 
-GPU = "2026-11-22, NVIDIA H100 beside 16 Xeon cores, NumPy 2.5.2, SciPy 1.18.1"
-
-GPU_LATER = "2026-11-23, NVIDIA H100 beside 16 Xeon cores, NumPy 2.5.2, SciPy 1.18.1"
+H100 = "NVIDIA H100 beside 16 Xeon cores, NumPy 2.5.2, SciPy 1.18.1"
+GPU, GPU_LATER = "2026-11-22, " + H100, "2026-11-23, " + H100
 
 # Of the smaller dimension. Slower GPUs break even later than the one measured, which does so below 512.
 LARGE = Limits(min_dim=1024)
@@ -126,8 +125,8 @@ RULES = (
         FLOATS,
         Limits(min_dim=4096, max_batch=1, symmetric=False),
         "opencl_gemm",
-        "asv ProductGpu.track_matmul, arrays in and out: 2.5 times NumPy (float64, n = 4096), 14 (8192); float32 1.4, 9.3; "
-        "at 3000 1.3 and 0.7. " + GPU_LATER,
+        "asv ProductGpu, arrays in and out: 2.5 times NumPy (float64, n = 4096), 14 (8192); float32 1.4, 9.3; at 3000 "
+        "1.3 and 0.7. " + GPU_LATER,
     ),
     Rule(
         "matmul-large",
@@ -172,8 +171,8 @@ RULES = (
             FLOATS + COMPLEX,
             LARGE,
             "opencl_svd",
-            "asv RatioGpu, arrays in and out: svd 4.2 times NumPy (float64, n = 1024), 21 (2048); cond 6.7, 14; complex "
-            "ones are scipy.linalg's. " + GPU_LATER,
+            "asv RatioGpu, arrays in and out: svd 4.2 times NumPy (float64, n = 1024), 21 (2048); cond 6.7, 14; of "
+            "complex matrices as scipy.linalg's. " + GPU_LATER,
         )
         for name in ("svd", "cond")
     ),
@@ -183,8 +182,8 @@ RULES = (
         FLOATS,
         Limits(square=True, min_dim=1024),
         "opencl_svd",
-        "asv RatioGpu.track_lstsq, three right-hand sides: 5.9 times SciPy (float64, n = 1024), 16 (2048); float32 3.9, "
-        "9.8. Of 20000 x 1000, 0.9 s: longer than expected, so not routed. " + GPU_LATER,
+        "asv RatioGpu.track_lstsq, three right-hand sides: 5.9 times SciPy (float64, n = 1024), 16 (2048); float32 "
+        "3.9, 9.8. Of 20000 x 1000, 0.9 s: longer than expected, so not routed. " + GPU_LATER,
     ),
     *(
         Rule(
@@ -205,8 +204,8 @@ RULES = (
             COMPLEX,
             LARGE,
             "opencl_svd",
-            "asv RatioGpu, arrays in and out: U and V 6.4 times SciPy (complex128, n = 1024), 14 (2048), complex64 3.7, 10; "
-            "values alone complex128 9.4, 13. " + GPU_LATER,
+            "asv RatioGpu, arrays in and out: U and V 6.4 times SciPy (complex128, n = 1024), 14 (2048), complex64 "
+            "3.7, 10; values alone complex128 9.4, 13. " + GPU_LATER,
         )
         for name in ("svd", "svdvals", "norm")
     ),

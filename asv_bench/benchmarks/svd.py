@@ -1,4 +1,4 @@
-"""scipy.linalg.svd, svdvals and what else an OpenCL device computes: stock beside the kernel, on an OpenCL CPU and a GPU.
+"""scipy.linalg.svd, svdvals and what else an OpenCL device computes, an OpenCL CPU or a GPU: stock beside the kernel.
 
 Stock has as many BLAS threads as are fastest for it: one at the small sizes of the CPU
 device (128: 2 ms with one, 17 ms with two), every core beside a GPU.
