@@ -55,7 +55,9 @@ def test_as_lapack(shape: tuple[int, int], count: int | None, dtype: str) -> Non
         assert np.shape(ours) == np.shape(theirs)
     x, squares, rank, s = found
     assert (x.dtype, s.dtype, np.asarray(squares).dtype) == (a.dtype, a.dtype, a.dtype)
-    assert (x.flags.c_contiguous, x.flags.f_contiguous) == (wanted[0].flags.c_contiguous, wanted[0].flags.f_contiguous)
+    stock = wanted[0]
+    if stock.flags.c_contiguous or stock.flags.f_contiguous:  # SciPy 1.17's may be a part of another array
+        assert (x.flags.c_contiguous, x.flags.f_contiguous) == (stock.flags.c_contiguous, stock.flags.f_contiguous)
     assert rank == wanted[2] == min(shape)
     condition = float(s[0] / s[-1])
     np.testing.assert_allclose(s, wanted[3], rtol=0, atol=10 * eps * max(shape) ** 0.5 * s[0])

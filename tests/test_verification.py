@@ -23,7 +23,8 @@ C = matrix("gauss", 40, 30, "complex128")
 
 
 def decomposed(a: np.ndarray[Any, Any], full: bool = False) -> tuple[Any, Any, Any]:
-    u, s, vh = np.linalg.svd(a, full_matrices=full)
+    with lapack_ai.skip_backend():
+        u, s, vh = np.linalg.svd(a, full_matrices=full)
     return u, s, vh
 
 
