@@ -244,3 +244,23 @@ def test_right_results_pass(verify: str) -> None:
             sl.svd(a)
             sl.svdvals(a)
     assert {each.kernel for each in t.decisions} == {"opencl_svd"}
+
+
+@pytest.mark.parametrize("layout", ["C", "F", "rows of C", "columns of C", "rows of F", "steps", "reverse"])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_products_with_vectors(dtype: str, layout: str) -> None:
+    """The checks' own products, in double precision, of whatever layout a result has."""
+    whole = np.array(matrix("gauss", 150, 90, dtype), order="F" if layout[-1] == "F" else "C")
+    a = {
+        "rows of C": whole[3:-4],
+        "columns of C": whole[:, 2:-5],
+        "rows of F": whole[3:-4],
+        "steps": whole[::2, ::3],
+        "reverse": whole[::-1, ::-1],
+    }.get(layout, whole)
+    for each in (a, a.T, a[:1], a[:, :1]):
+        x = np.random.default_rng(1).standard_normal(each.shape[1])
+        for vector in (x, x + 2j * x[::-1]):
+            found, wanted = verification.times(each, vector), np.dot(each.astype(complex), vector)
+            assert found.dtype == (complex if "complex" in dtype or vector.dtype == complex else float)
+            np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-14 * np.abs(each).sum() * np.abs(vector).max())

@@ -55,6 +55,16 @@ void lai_parallel(int parts, void (*run)(void *context, int part), void *context
 /* Threads that NumPy's BLAS uses for a product now; 0: unknown. */
 int lai_blas_threads(void);
 
+/* ---- checks ------------------------------------------------------------------ */
+
+/* y = A x, or y = A^T x, for `sides` vectors one behind the other. A is m x n by columns, of LAI_FLOAT32 or LAI_FLOAT64; x, y and
+ * sums are in double precision. */
+void lai_gemv(int dtype, int transposed, int64_t m, int64_t n, const void *a, int64_t ld, int sides,
+              const double *x, double *y);
+
+/* Of `count` numbers of LAI_FLOAT32 or LAI_FLOAT64, in double precision. */
+double lai_sum_of_squares(int dtype, int64_t count, const void *a);
+
 /* ---- products ------------------------------------------------------------ */
 
 /* A stack of products as numpy.matmul's inner loop describes it: C[i] is m x n,

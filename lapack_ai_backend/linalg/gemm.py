@@ -23,7 +23,7 @@ import numpy as np
 
 from lapack_ai_backend.errors import Decline
 from lapack_ai_backend.linalg import Settings
-from lapack_ai_backend.linalg.verification import LIMIT
+from lapack_ai_backend.linalg.verification import LIMIT, times
 from lapack_ai_backend.opencl import devices, lapack, memory, transfer
 from lapack_ai_backend.opencl.lapack import Matrix
 from lapack_ai_backend.opencl.session import Session, open_session
@@ -239,8 +239,8 @@ def _check(a: Array, b: Array, c: Array, largest: float) -> None:
     `largest`: ``max|A| max|B|``. Raises Decline, "wrong_result".
     """
     (m, k), dtype = a.shape, c.dtype
-    w = np.random.default_rng((m, k, c.shape[1])).standard_normal(m).astype(dtype)
-    difference = np.dot(c.T, w) - np.dot(b.T, np.dot(a.T, w))  # not `@`, which would be the user's call in counters
+    w = np.random.default_rng((m, k, c.shape[1])).standard_normal(m)
+    difference = times(c.T, w) - times(b.T, times(a.T, w))
     scale = float(np.linalg.norm(w)) * k * largest
     units = float(np.abs(difference).max()) / (max(scale, float(np.finfo(dtype).tiny)) * float(np.finfo(dtype).eps))
     allowed = LIMIT[0] + LIMIT[1] * max(m, k) ** 0.5

@@ -14,6 +14,7 @@ import numpy as np
 from scipy.linalg import get_lapack_funcs
 
 from lapack_ai_backend.errors import Decline
+from lapack_ai_backend.native import dtype_code, ffi, lib
 
 Array = np.ndarray[Any, Any]
 
@@ -31,8 +32,6 @@ LEAST = {"float32": 1e-30, "float64": 1e-280}
 # Below these exponents neither products nor sums of squares overflow or vanish.
 SAFE = {"float32": 30, "float64": 400}
 
-CHUNK = 8192  # float32: longer sums lose more digits than the checks may
-
 
 class Verification:
     """The checks of one matrix, contiguous, whose entries times ``2**exponent`` are at most 1."""
@@ -48,7 +47,7 @@ class Verification:
         """`s`, of the scaled matrix: finite, sorted, not negative, with the Frobenius norm of the matrix."""
         _assert(bool(np.isfinite(s).all()), "singular values are not finite")
         _assert(bool((s[1:] <= s[:-1]).all() and s[-1] >= 0), "singular values are not sorted, or negative")
-        norm, wanted = _frobenius(s), _frobenius(self.a) * float(self.factor)
+        norm, wanted = _norm(s), _norm(self.a) * float(self.factor)
         self._assert_small(abs(norm - wanted), max(norm, wanted), "sum of squares of the singular values")
 
     def determinant(self, s: Array, d: Array) -> None:
@@ -68,15 +67,11 @@ class Verification:
         self.values(s)
         rank = len(s)  # further columns of full matrices only complete a basis
         rng = np.random.default_rng(self.a.shape)
-        x, y, z = (rng.standard_normal(n).astype(self.a.dtype) for n in (self.a.shape[1], u.shape[1], len(vh)))
-        # np.dot, not @: a product of ours would be the user's call in traces and counters.
-        residual = np.dot(self.a, x * self.factor) - np.dot(u[:, :rank], s * np.dot(vh[:rank], x))
-        self._assert_small(_frobenius(residual), float(s[0]) * _frobenius(x), "residual")
-        self._assert_small(
-            _frobenius(_transposed_times(u, np.dot(u, y)) - y), _frobenius(y), "orthogonality of U", len(u)
-        )
-        back = np.dot(vh, np.dot(vh.T, z.conj()).conj())  # no conjugate of a matrix, which would be a copy
-        self._assert_small(_frobenius(back - z), _frobenius(z), "orthogonality of V", len(z))
+        x, y, z = (rng.standard_normal(n) for n in (self.a.shape[1], u.shape[1], len(vh)))
+        residual = times(self.a, x * self.factor) - times(u[:, :rank], s * times(vh[:rank], x))
+        self._assert_small(_norm(residual), float(s[0]) * _norm(x), "residual")
+        self._assert_small(_norm(_adjoint_times(u, times(u, y)) - y), _norm(y), "orthogonality of U", len(u))
+        self._assert_small(_norm(times(vh, _adjoint_times(vh, z)) - z), _norm(z), "orthogonality of V", len(z))
 
     def least_squares(self, x: Array, b: Array, s: Array, rank: int, *, transposed: bool) -> None:
         """``A'(b - A x) = 0`` but for what the values that do not count leave, and ``|x| <= |b| / s[rank - 1]``.
@@ -85,15 +80,15 @@ class Verification:
         """
         self.values(s)
         rng = np.random.default_rng(self.a.shape)
-        weights = rng.standard_normal(b.shape[1]).astype(s.dtype)
-        a, x, b = self.a.T if transposed else self.a, np.dot(x, weights), np.dot(b, weights)
-        gradient = np.dot(a.T, (b - np.dot(a, x * self.factor)) * self.factor)
-        left = float(s[rank]) * _frobenius(b) if rank < len(s) else 0.0
-        scale = float(s[0]) * (_frobenius(b) + float(s[0]) * _frobenius(x))
-        self._assert_small(_frobenius(gradient) - left, scale, "normal equations", max(self.a.shape))
+        weights = rng.standard_normal(b.shape[1])
+        a, x, b = self.a.T if transposed else self.a, times(x, weights), times(b, weights)
+        gradient = times(a.T, (b - times(a, x * self.factor)) * self.factor)
+        left = float(s[rank]) * _norm(b) if rank < len(s) else 0.0
+        scale = float(s[0]) * (_norm(b) + float(s[0]) * _norm(x))
+        self._assert_small(_norm(gradient) - left, scale, "normal equations", max(self.a.shape))
         least = float(s[rank - 1]) if rank else 1.0
-        most = _frobenius(b) if rank else 0.0
-        self._assert_small(least * _frobenius(x) - most, most, "norm of the solution", max(self.a.shape))
+        most = _norm(b) if rank else 0.0
+        self._assert_small(least * _norm(x) - most, most, "norm of the solution", max(self.a.shape))
 
     def reference(self, s: Array, u: Array | None = None, vh: Array | None = None) -> None:
         """Values against LAPACK as SciPy carries it; with vectors, every entry of the products."""
@@ -107,11 +102,11 @@ class Verification:
         rank = len(s)
         residual = np.dot(u[:, :rank] * s, vh[:rank])
         residual -= a
-        self._assert_small(_frobenius(residual), float(wanted[0]) * rank**0.5, "residual")
+        self._assert_small(_norm(residual), float(wanted[0]) * rank**0.5, "residual")
         for name, left, right in (("U", u.T.conj(), u), ("V", vh, vh.T.conj())):
             gram = np.dot(left, right)
             gram.flat[:: len(gram) + 1] -= 1
-            self._assert_small(_frobenius(gram), len(gram) ** 0.5, f"orthogonality of {name}", right.shape[0])
+            self._assert_small(_norm(gram), len(gram) ** 0.5, f"orthogonality of {name}", right.shape[0])
 
     def _assert_small(self, error: float, norm: float, what: str, length: int | None = None) -> None:
         info = np.finfo(self.a.dtype)
@@ -120,18 +115,47 @@ class Verification:
         _assert(units <= allowed, f"{what}: {units:.3g} eps, {allowed:.3g} are allowed")
 
 
-def _transposed_times(u: Array, x: Array) -> Array:
-    """``U' x`` of a tall matrix, sums of chunks of rows in double precision."""
-    chunks = (slice(start, start + CHUNK) for start in range(0, len(u), CHUNK))
-    wide = np.result_type(u.dtype, float)
-    return sum((np.dot(u[rows].T, x[rows].conj()).astype(wide) for rows in chunks), np.zeros(u.shape[1], wide)).conj()
+def times(a: Array, x: Array) -> Array:
+    """``A x`` in double precision, of a matrix with neighbours in columns, or in rows, side by side.
+
+    By csrc/gemv.c: not np.dot, whose threads would keep the CPUs busy after it.
+    """
+    if a.dtype.kind != "c":
+        return _as_complex(_real_times(a, np.stack([x.real, x.imag]))) if x.dtype.kind == "c" else _real_times(a, x)[0]
+    # Its real and imaginary parts are neighbours.
+    reals = np.finfo(a.dtype).dtype
+    if a.strides[0] == a.itemsize:
+        return _as_complex(_real_times(a.T.view(reals).T, np.stack([x.real, x.imag])).view(complex))
+    by_rows, x = a if a.strides[1] == a.itemsize else np.ascontiguousarray(a), x.astype(complex).conj()
+    return _as_complex(_real_times(by_rows.view(reals), np.stack([x, 1j * x]).view(float)))
 
 
-def _frobenius(x: Array) -> float:
+def _as_complex(parts: Array) -> Array:
+    return np.asarray(parts[0] + 1j * parts[1])
+
+
+def _real_times(a: Array, vectors: Array) -> Array:
+    """Products of a real matrix and each row of `vectors`, or one vector, as rows."""
+    transposed = a.strides[0] != a.itemsize
+    stored = a.T if transposed else a  # by columns
+    if stored.strides[0] != stored.itemsize:
+        stored = np.asfortranarray(stored)
+    x, y = np.ascontiguousarray(np.atleast_2d(vectors), float), np.empty((vectors.size // a.shape[1], len(a)))
+    ld = stored.strides[1] // stored.itemsize
+    pointers = ffi.cast("void *", stored.ctypes.data), ffi.from_buffer("double *", x), ffi.from_buffer("double *", y)
+    lib.lai_gemv(dtype_code(a.dtype.name), transposed, *stored.shape, pointers[0], ld, len(x), *pointers[1:])
+    return y
+
+
+def _adjoint_times(u: Array, x: Array) -> Array:
+    """``U' x``, without a conjugate of U, which would be a copy."""
+    return times(u.T, x.conj()).conj()
+
+
+def _norm(x: Array) -> float:
     """Square root of the sum of squares of a contiguous array, summed in double precision."""
-    flat = x.ravel("K").view(np.finfo(x.dtype).dtype)  # real and imaginary parts
-    chunks = (flat[start : start + CHUNK] for start in range(0, flat.size, CHUNK))
-    return float(sum(float(np.dot(chunk, chunk)) for chunk in chunks) ** 0.5)
+    reals = x.ravel("K").view(np.finfo(x.dtype).dtype)  # real and imaginary parts
+    return float(lib.lai_sum_of_squares(dtype_code(reals.dtype.name), reals.size, ffi.from_buffer(reals)) ** 0.5)
 
 
 def _ldexp(a: Array, exponent: int) -> Array:
