@@ -7,6 +7,7 @@ copies by their bits. Operands lie inside larger matrices, whose other elements 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -722,6 +723,48 @@ def test_arguments_do_not_outlive_their_buffers(host: Host) -> None:
         lapack.lascl(host.session, source, target, 1)
         assert (host.from_device(target) == 2 * a).all()
         del source, target
+
+
+# ---- groups that wait for each other ---------------------------------------------------------------------
+
+
+@pytest.fixture
+def waiting(monkeypatch: pytest.MonkeyPatch, session: Session) -> Session:
+    """Of a device that is said to run groups at once: one of them, since this one does not."""
+    monkeypatch.setattr(programs, "waiting_groups", lambda session: 1)
+    return replace(session, programs={})
+
+
+@pytest.mark.parametrize(
+    ("dtype", "shapes"),
+    [("float64", [(1, 1), (3, 2), (65, 33), (130, 128), (700, 33), (1100, 5), (3000, 40)]), ("complex64", [(65, 33)])],
+)
+def test_reductions_by_one_launch_a_panel(waiting: Session, dtype: str, shapes: list[tuple[int, int]]) -> None:
+    host = Host(waiting, dtype)
+    for shape in shapes:
+        assert_reduced(host, scaled(host.random(*shape)))
+    assert programs.kernels(waiting, dtype).waiting_groups == 1
+
+
+def test_groups_that_wait_for_too_long_say_so(monkeypatch: pytest.MonkeyPatch, waiting: Session) -> None:
+    """As on a device that does not run them at once, which must neither hang nor return numbers."""
+    text = programs.source
+    changes = {"wanted += groups": "wanted += groups + 1", "(1 << 23)": "(1 << 9)"}
+    assert all(old in text() for old in changes)
+
+    def impatient(*names: tuple[str, ...]) -> str:
+        found = text(*names)
+        for old, new in changes.items():
+            found = found.replace(old, new)
+        return found
+
+    monkeypatch.setattr(programs, "source", impatient)
+    a = Host(waiting, "float32").random(40, 40)
+    plan = gesdd.plan(*a.shape, "float32", vectors=True, full=False)
+    work = gesdd.Workspace(waiting, plan)
+    gesdd.upload(work, a)
+    with pytest.raises(DeviceError, match="not finite"):
+        gesdd.decompose(work)
 
 
 # ---- failures --------------------------------------------------------------------------------------------

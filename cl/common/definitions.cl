@@ -74,6 +74,8 @@ typedef real scalar;
 #define VECTOR(x) __global scalar *x, long x##_offset
 #define REAL_MATRIX(a) __global real *a, long a##_offset, long a##_ld /* offset and ld in reals */
 #define REAL_VECTOR(x) __global real *x, long x##_offset
+#define PASS_MATRIX(a) a, a##_offset, a##_ld /* to a function that has such an argument */
+#define PASS_VECTOR(x) x, x##_offset
 #define AT(a, i, j) a[a##_offset + (long)(i) + (long)(j) * a##_ld]
 #define ELEMENT(x, i) x[x##_offset + (i)]
 

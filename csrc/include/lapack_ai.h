@@ -334,6 +334,7 @@ enum lai_cl_kernel {
     LAI_CL_GEMM, LAI_CL_GEMM_SUM, LAI_CL_REAL_FORM,
     LAI_CL_PANEL_COLUMN, LAI_CL_PANEL_LEFT, LAI_CL_PANEL_ROW, LAI_CL_PANEL_RIGHT,
     LAI_CL_SWEEP_COLUMN, LAI_CL_SWEEP_2, LAI_CL_SWEEP_4, LAI_CL_SWEEP_8, LAI_CL_SWEEP_16, LAI_CL_SWEEP_32,
+    LAI_CL_SWEEP_PANEL_2, LAI_CL_SWEEP_PANEL_4, LAI_CL_SWEEP_PANEL_8, LAI_CL_SWEEP_PANEL_16, LAI_CL_SWEEP_PANEL_32,
     LAI_CL_MULTISECTION,
     LAI_CL_LEAF_VECTORS, LAI_CL_MERGE_ROTATE, LAI_CL_MERGE_GATHER, LAI_CL_MERGE_SECULAR, LAI_CL_MERGE_KEEP, LAI_CL_PERMUTE,
     LAI_CL_UNIT_LOWER, LAI_CL_GRAM, LAI_CL_LARFT,
@@ -365,6 +366,7 @@ typedef struct {
     void *gemm_large;                   /* another gemm, faster for large products; NULL where there is none */
     lai_gemm_tile gemm_tile[2];         /* of LAI_CL_GEMM and of gemm_large, in reals */
     lai_kept_arguments *kept;           /* of `kernels`, then of gemm_large */
+    int waiting_groups;                 /* that may wait for each other, in LAI_CL_SWEEP_PANEL_2 and the like; 0: the program has none */
 } lai_opencl;
 
 /* Column-major: element (i, j) is at offset + i + j ld. A vector is a matrix of one column. */

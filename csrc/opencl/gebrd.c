@@ -14,6 +14,8 @@ enum {
 typedef struct {
     lai_matrix a, d, e, tauq, taup;                     /* what the panel reduces, from its first row and column on */
     lai_matrix vx, yu, c, r, w, of_column, of_sweep;
+    lai_matrix counter;                                 /* of the groups that have waited for each other, and so many have */
+    int arrived;
 } lai_sweep;
 
 static int most_rows(int dtype)
@@ -47,7 +49,7 @@ int64_t lai_cl_gebrd_work(int dtype, int m, int n)
     take_sweep(&sweep, &query, dtype, (int)least(m, most_rows(dtype)), (int)least(n, most_rows(dtype)));
     if (m > most_rows(dtype))
         lai_panel_take(&panel, &of_panels, dtype, m, n, panel_width(dtype), 1);
-    return most(query.next, of_panels.next) + update_work(dtype, m, n);
+    return most(query.next, of_panels.next) + update_work(dtype, m, n) + 1;
 }
 
 /* ---- one pass a column ---------------------------------------------------------------------------- */
@@ -66,16 +68,45 @@ static int sweep_column(const lai_opencl *cl, const lai_sweep *sweep, int j)
                   MATRIX(&sweep->of_column), VECTOR(&sweep->e), VECTOR(&sweep->taup));
 }
 
+/* The kernel whose items have so many rows each, of LAI_CL_SWEEP_2 or of LAI_CL_SWEEP_PANEL_2 and those behind it. */
+static enum lai_cl_kernel kernel_for(enum lai_cl_kernel first, int rows)
+{
+    const int64_t rows_an_item = pieces(rows, ITEMS);
+    return first + (rows_an_item <= 2 ? 0 : rows_an_item <= 4 ? 1 : rows_an_item <= 8 ? 2 : rows_an_item <= 16 ? 3 : 4);
+}
+
 static int sweep_rest(const lai_opencl *cl, const lai_sweep *sweep, int j)
 {
     const int m = sweep->a.rows, n = sweep->a.columns;
-    const int64_t rows_an_item = pieces(m - j - 1, ITEMS);
-    const enum lai_cl_kernel kernel = rows_an_item <= 2 ? LAI_CL_SWEEP_2 : rows_an_item <= 4 ? LAI_CL_SWEEP_4
-        : rows_an_item <= 8 ? LAI_CL_SWEEP_8 : rows_an_item <= 16 ? LAI_CL_SWEEP_16 : LAI_CL_SWEEP_32;
-    return launch(cl, kernel, ((lai_groups){ sweep_groups(sweep, j), 1, 1 }),
+    return launch(cl, kernel_for(LAI_CL_SWEEP_2, m - j - 1), ((lai_groups){ sweep_groups(sweep, j), 1, 1 }),
                   INT(m), INT(n), INT(j), INT((int)pieces(m - j, ROWS)), MATRIX(&sweep->a), MATRIX(&sweep->vx),
                   MATRIX(&sweep->yu), VECTOR(&sweep->c), MATRIX(&sweep->of_column), VECTOR(&sweep->r), MATRIX(&sweep->w),
                   MATRIX(&sweep->of_sweep), VECTOR(&sweep->d), VECTOR(&sweep->tauq));
+}
+
+static int sweep_columns(const lai_opencl *cl, const lai_sweep *sweep, int width)
+{
+    for (int j = 0; j < width; j++) {
+        TRY(sweep_column(cl, sweep, j));
+        TRY(sweep_rest(cl, sweep, j));
+        if (j % COLUMNS_A_FLUSH == 0)
+            TRY(lai_cl_flush(cl));
+    }
+    return width < sweep->a.columns ? sweep_column(cl, sweep, width) : CL_SUCCESS; /* the last columns of X and U */
+}
+
+/* The same by one launch. */
+static int sweep_panel(const lai_opencl *cl, lai_sweep *sweep, int width)
+{
+    const int m = sweep->a.rows, n = sweep->a.columns;
+    const int groups = (int)least(least(GROUPS, cl->waiting_groups), most(n - 1, pieces(m, ROWS)));
+    const int before = sweep->arrived;
+    sweep->arrived += 2 * width * groups;
+    TRY(launch(cl, kernel_for(LAI_CL_SWEEP_PANEL_2, m - 1), ((lai_groups){ groups, 1, 1 }),
+               INT(m), INT(n), INT(width), INT(before), MATRIX(&sweep->a), MATRIX(&sweep->vx), MATRIX(&sweep->yu),
+               VECTOR(&sweep->c), MATRIX(&sweep->of_column), VECTOR(&sweep->r), MATRIX(&sweep->w), MATRIX(&sweep->of_sweep),
+               VECTOR(&sweep->d), VECTOR(&sweep->e), VECTOR(&sweep->tauq), VECTOR(&sweep->taup), VECTOR(&sweep->counter)));
+    return lai_cl_flush(cl);
 }
 
 /* The panel at the top left corner of `rest`, which is `k` columns into the matrix; then the columns behind it. */
@@ -83,17 +114,11 @@ static int reduce_in_one_pass(const lai_opencl *cl, lai_sweep *sweep, const lai_
                               const lai_matrix *work)
 {
     const int m = sweep->a.rows, n = sweep->a.columns, panel = panel_width(cl->dtype), sums = 2 * panel;
-    for (int j = 0; j < width; j++) {
-        TRY(sweep_column(cl, sweep, j));
-        TRY(sweep_rest(cl, sweep, j));
-        if (j % COLUMNS_A_FLUSH == 0)
-            TRY(lai_cl_flush(cl));
-    }
+    TRY(cl->waiting_groups > 0 ? sweep_panel(cl, sweep, width) : sweep_columns(cl, sweep, width));
     if (width < n) {
         const lai_matrix rest = part(&sweep->a, width, width, m - width, n - width);
         const lai_matrix vx = part(&sweep->vx, width, 0, m - width, sums);
         const lai_matrix yu = part(&sweep->yu, 0, width, sums, n - width);
-        TRY(sweep_column(cl, sweep, width));    /* the last columns of X and U */
         TRY(lai_cl_gemm(cl, 0, 0, -1, &vx, &yu, 1, &rest, work));
     }
     const int reflectors = (int)least(width, n - 1);
@@ -135,6 +160,9 @@ int lai_cl_gebrd(const lai_opencl *cl, const lai_matrix *a, const lai_matrix *p,
     lai_workspace space = { work->buffer, work->offset };
     TRY(suffices(work, lai_cl_gebrd_work(cl->dtype, a->rows, a->columns)));
     const lai_matrix update = take(&space, update_work(cl->dtype, a->rows, a->columns), 1);
+    lai_sweep sweep = { .counter = take(&space, 1, 1) };
+    if (cl->waiting_groups > 0)
+        TRY(lai_cl_laset(cl, 0, 0, &sweep.counter));
 
     for (int k = 0; k < a->columns; k += panel_columns) {
         const int m = a->rows - k, n = a->columns - k, width = (int)least(panel_columns, n);
@@ -143,7 +171,7 @@ int lai_cl_gebrd(const lai_opencl *cl, const lai_matrix *a, const lai_matrix *p,
         const lai_matrix of_tauq = part(tauq, k, 0, n, 1), of_taup = part(taup, k, 0, n - 1, 1);
         lai_workspace of_panel = space;
         if (m <= most_rows(cl->dtype)) {
-            lai_sweep sweep = { .a = rest, .d = of_d, .e = of_e, .tauq = of_tauq, .taup = of_taup };
+            sweep.a = rest, sweep.d = of_d, sweep.e = of_e, sweep.tauq = of_tauq, sweep.taup = of_taup;
             take_sweep(&sweep, &of_panel, cl->dtype, m, n);
             TRY(reduce_in_one_pass(cl, &sweep, &of_p, width, &update));
         } else {

@@ -52,6 +52,7 @@ EACH = {"float32": (8, 4), "float64": (4, 4)}
 
 
 OF_COMPLEX = ("lacp2", "real_form")  # kernels that programs of real dtypes have not
+OF_WAITING_GROUPS = tuple(f"sweep_panel_{rows}" for rows in (2, 4, 8, 16, 32))  # that only some devices have
 
 
 class Tile(NamedTuple):
@@ -81,7 +82,8 @@ class _Program:
 
     def __init__(self, session: Session, dtype: str) -> None:
         rows, columns = EACH[dtype]
-        options = f"{OPTIONS[dtype]} -DEACH_M={rows} -DEACH_N={columns}"
+        groups = waiting_groups(session)
+        options = f"{_options(dtype, groups)} -DEACH_M={rows} -DEACH_N={columns}"
         self.program = build(session, source(), options)
         self.gemm_large: pyopencl.Kernel | None = None
         self.handles = ffi.new("lai_opencl *", {"dtype": DTYPES[dtype]})
@@ -89,7 +91,10 @@ class _Program:
         self.handles.kept = self.kept
         self.handles.queue = ffi.cast("void *", session.queue.int_ptr)
         self.handles.gemm_tile[0] = Tile(16 * rows, 16 * columns, 256, 3).on(session)
-        self.kernels = self._take(name for name in kernel_names() if name not in OF_COMPLEX)
+        self.handles.waiting_groups = groups
+        self.kernels = self._take(
+            name for name in kernel_names() if name not in OF_COMPLEX and (groups or name not in OF_WAITING_GROUPS)
+        )
         if dtype == "float64" and "NVIDIA" in session.device.platform:
             any(use_matrix_unit(session, self, unit) for unit in MATRIX_UNITS)
 
@@ -106,7 +111,8 @@ class _ComplexProgram(_Program):
 
     def __init__(self, session: Session, dtype: str, of_parts: _Program) -> None:
         self.of_parts = of_parts
-        self.program = build(session, source(COMPLEX_SOURCES), OPTIONS[dtype])
+        options = _options(dtype, of_parts.handles.waiting_groups)
+        self.program = build(session, source(COMPLEX_SOURCES), options)
         self.handles = ffi.new("lai_opencl *", of_parts.handles[0])
         self.handles.dtype = DTYPES[dtype]
         self.kernels = self._take(set(_kernels_of(self.program)) & set(kernel_names()))
@@ -139,6 +145,17 @@ def _built(session: Session, dtype: str) -> Any:
     if isinstance(built, str):
         raise DeviceError(built)
     return built
+
+
+def waiting_groups(session: Session) -> int:
+    """How many work-groups may wait for each other: one a compute unit, where a device is known to run them at once."""
+    if session.device.kind != "gpu" or "NVIDIA" not in session.device.platform:
+        return 0
+    return int(devices.handle(session.device).max_compute_units)
+
+
+def _options(dtype: str, groups: int) -> str:
+    return OPTIONS[dtype] + (" -DGRID_BARRIER" if groups else "")
 
 
 def kernel_names() -> dict[str, int]:
