@@ -33,7 +33,8 @@ LEAST = 256  # rows and columns that the kernel takes
 
 
 @pytest.fixture(autouse=True)
-def on_the_device() -> Iterator[None]:
+def on_the_device(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(gemm, "LEAST_PANEL", 1)  # small products, too, are cut into panels
     with lapack_ai.set_backend(lapack_ai, device=DEVICE):
         yield
 

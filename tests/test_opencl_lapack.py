@@ -29,7 +29,7 @@ from svd_cases import (
 
 from lapack_ai_backend.errors import DeviceError
 from lapack_ai_backend.linalg import bidiagonal, gesdd
-from lapack_ai_backend.native import ffi, lib
+from lapack_ai_backend.native import ISAS, best_isa, ffi, lib, use_isa
 from lapack_ai_backend.opencl import devices, lapack, programs
 from lapack_ai_backend.opencl.lapack import Matrix
 from lapack_ai_backend.opencl.session import Session, open_session
@@ -634,6 +634,20 @@ def test_divide_and_conquer(real_host: Host, name: str) -> None:
             "S": difference(s, wanted, n),
         }
         assert all(ratio <= ALARM for ratio in found.values()), (n, found)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("dtype", REAL)
+def test_secular_equation_at_every_instruction_set(dtype: str, isa: str) -> None:
+    if not use_isa(isa):
+        pytest.skip(f"this CPU lacks {isa}")
+    try:
+        for name, (d, e) in bidiagonals(230, dtype).items():
+            s, _ = bidiagonal.lasda(d, e)
+            wanted = np.linalg.svd(np.diag(d.astype(float)) + np.diag(e.astype(float), 1), compute_uv=False)
+            assert difference(s, wanted.astype(dtype), len(d)) <= ALARM, name
+    finally:
+        use_isa(best_isa())
 
 
 @pytest.mark.parametrize("dtype", REAL)

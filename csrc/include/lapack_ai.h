@@ -276,7 +276,7 @@ void lai_check_overflow(void);                          /* run it again (another
 
 /* LAPACK's routines of one precision, addresses of what SciPy carries. */
 typedef struct {
-    void *lasdq, *lasd7, *lasd4, *lamrg;
+    void *lasdq, *lasd7, *lamrg;
 } lai_lapack;
 
 enum { LAI_LEAF = 25 };         /* rows of a leaf at most */

@@ -14,13 +14,6 @@ typedef struct {
     const lai_blocked_steps *blocked[LAI_OTHER];
 } lai_product_table;
 
-/* Clang reads GCC's target pragmas over; it gets the baseline. */
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
-#define LAI_X86 1
-#else
-#define LAI_X86 0
-#endif
-
 extern const lai_product_table lai_products_baseline;
 #if LAI_X86
 extern const lai_product_table lai_products_avx2, lai_products_avx512;

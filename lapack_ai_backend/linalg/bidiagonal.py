@@ -1,7 +1,7 @@
 """Singular values of a bidiagonal matrix on the host, and what its singular vectors follow from on a device.
 
-LAPACK's divide and conquer in compact form, by csrc/lasda.c and the routines of LAPACK that SciPy carries. SciPy
-offers them to Cython only; their capsules hold their addresses.
+LAPACK's divide and conquer in compact form, by csrc/lasda.c, csrc/secular.inc and routines of LAPACK that SciPy
+carries. SciPy offers them to Cython only; their capsules hold their addresses.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ def lasda(d: Array, e: Array) -> tuple[Array, Tree]:
 @functools.cache
 def _lapack(letter: str) -> Any:
     """The routines of one precision."""
-    names = ("lasdq", "lasd7", "lasd4", "lamrg")
+    names = ("lasdq", "lasd7", "lamrg")
     return ffi.new("lai_lapack *", {name: ffi.cast("void *", _address(letter + name)) for name in names})
 
 

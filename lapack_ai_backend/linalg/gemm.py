@@ -31,6 +31,7 @@ from lapack_ai_backend.opencl.session import Session, open_session
 Array = np.ndarray[Any, Any]
 
 PANELS = 8  # of a result that the device has room for: enough for copies and products to overlap
+LEAST_PANEL = 2**23  # bytes of a result's panel: the threads of smaller copies would mostly wait for each other
 UNIT = 128  # panels and blocks are multiples of the largest tile
 IN_WORK = 2  # panels: one is computed, while the next arrives and the one before leaves
 
@@ -92,7 +93,8 @@ def cut(session: Session, dtype: str, m: int, k: int, n: int, *, by_columns: boo
     Decline
         "memory".
     """
-    rows, columns = m, min(n, _rounded(-(-n // PANELS)))
+    least = -(-LEAST_PANEL // (m * memory.ITEM_SIZES[dtype]))
+    rows, columns = m, min(n, _rounded(max(-(-n // PANELS), least)))
     allowed = memory.device_limit(session.device)
     while True:
         for whole in (False, True) if by_columns else (True, False):
