@@ -14,7 +14,8 @@ NATIVE := $(shell find csrc fortran -type f ! -name '*.py[co]')
 PACKAGE := $(shell find lapack_ai_backend -name '*.py')
 NATIVE_TESTS := $(wildcard tests/test_products*.py tests/test_fortran.py tests/test_interception.py \
     tests/test_operator_slot.py tests/test_blocked_products.py tests/test_integer_products.py)
-KERNEL_TESTS := $(wildcard tests/test_opencl_lapack.py)
+SECOND_RUN := tests/test_opencl_lapack.py tests/test_svd.py::test_ratios_on_shapes \
+    tests/test_svd.py::test_ratios_on_tall_wide_and_around_the_switch_to_qr tests/test_svd.py::test_both_ways_of_the_first_qr
 UARRAY_TESTS := $(wildcard tests/test_uarray.py tests/test_interception.py tests/test_declining.py)
 
 # Reports of the sanitizers reach the terminal, and faulthandler does not take their signals.
@@ -111,13 +112,14 @@ scipy-suite: $(VENV)/.tools ## SciPy's own tests of scipy.linalg with the backen
 	@echo "==> SciPy's tests of scipy.linalg with the backend on"
 	$(BIN)/pytest $(SCIPY_SUITE)
 
-# Every kernel, for real matrices in double and complex ones in single precision; of whole decompositions, those of all shapes.
+# Every kernel, for real matrices in double and complex ones in single precision, which the first run leaves out of long
+# tests; and whole decompositions.
 .PHONY: pocl-suite
 pocl-suite: $(VENV)/.tools ## the kernels' tests again, under PoCL's other way to run work-groups, of 256 items at most
 	@echo "==> OpenCL tests under PoCL's work-group method workitemloops"
 	mkdir -p build/pocl
 	POCL_WORK_GROUP_METHOD=workitemloops POCL_MAX_WORK_GROUP_SIZE=256 POCL_CACHE_DIR="$$PWD/build/pocl" \
-	    $(BIN)/pytest -q $(KERNEL_TESTS) tests/test_svd.py::test_ratios_on_shapes -k "not float32 and not complex128"
+	    $(BIN)/pytest -q -m "" $(SECOND_RUN) -k "not float32 and not complex128"
 
 .PHONY: suites
 suites: uarray-suite numpy-suite scipy-suite pocl-suite ## other people's tests, and ours in other surroundings

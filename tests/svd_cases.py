@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import pytest
 
 import lapack_ai_backend as lapack_ai
 
@@ -21,6 +22,10 @@ Array = np.ndarray[Any, Any]
 
 # What the tests of the OpenCL SVD run on, by its selector in `lapack-ai info`; "gpu" would keep its size threshold.
 DEVICE = os.environ.get("OPENCL_TEST_DEVICE", "cpu")
+
+# All run where the dtype costs little. The long tests leave one of the four to the second run, under PoCL's other method.
+DTYPES = ("float32", "float64", "complex64", "complex128")
+MOST_DTYPES = [pytest.param(each, marks=[pytest.mark.second_run] * (each == "complex64")) for each in DTYPES]
 
 LIMIT = 50.0  # LAPACK's
 ALARM = 5.0  # ours

@@ -8,15 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 import scipy.linalg as sl
-from svd_cases import DEVICE, MATRICES, ldexp, matrix, real
+from svd_cases import DEVICE, DTYPES, MATRICES, ldexp, matrix, real
 
 import lapack_ai_backend as lapack_ai
 from lapack_ai_backend import registry
 from lapack_ai_backend.errors import Decline
 from lapack_ai_backend.linalg import verification
 from lapack_ai_backend.linalg.verification import Verification
-
-DTYPES = ("float32", "float64", "complex64", "complex128")
 
 A = matrix("gauss", 40, 30, "float64")
 C = matrix("gauss", 40, 30, "complex128")
@@ -258,7 +256,8 @@ def test_products_with_vectors(dtype: str, layout: str) -> None:
         "steps": whole[::2, ::3],
         "reverse": whole[::-1, ::-1],
     }.get(layout, whole)
-    for each in (a, a.T, a[:1], a[:, :1]):
+    wide = np.tile(whole[:3], (1, 100))  # whose columns the threads share
+    for each in (a, a.T, a[:1], a[:, :1], np.array(wide, order="F")):
         x = np.random.default_rng(1).standard_normal(each.shape[1])
         for vector in (x, x + 2j * x[::-1]):
             found, wanted = verification.times(each, vector), np.dot(each.astype(complex), vector)

@@ -29,7 +29,7 @@
 #define ADD_PARTS(totals, scratch, parts, count, id)                        \
     {                                                                       \
         scalar sum_ = ZERO;                                                 \
-        _Pragma("unroll 8")                                                 \
+        _Pragma("unroll 16")                                                \
         for (int k_ = (id) / SUMS; k_ < (count); k_ += ITEMS / SUMS)        \
             sum_ += AT(parts, (id) % SUMS, k_);                             \
         scratch[id] = sum_;                                                 \
@@ -64,7 +64,7 @@ void sweep_column_block(int block, __local column_room *room, int m, int n, int 
     const scalar t = i < m && part == 0 ? AT(a, i, j) : ZERO;
     const scalar here = id < j || (id >= PANEL && id < PANEL + j - 1) ? AT(yu, id, j) : ZERO; /* U, too */
     if (j > 0 && i < m) {
-        _Pragma("unroll 8") for (int g = part; g < groups; g += PARTS)
+        _Pragma("unroll 16") for (int g = part; g < groups; g += PARTS)
             sum_w += AT(w, i, g);
     }
     ADD_PARTS(room->totals, room->scratch, of_sweep, j > 0 ? groups : 0, id)
