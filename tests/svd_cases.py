@@ -23,7 +23,7 @@ Array = np.ndarray[Any, Any]
 # What the tests of the OpenCL SVD run on, by its selector in `lapack-ai info`; "gpu" would keep its size threshold.
 DEVICE = os.environ.get("OPENCL_TEST_DEVICE", "cpu")
 
-# All run where the dtype costs little. The long tests leave one of the four to the second run, under PoCL's other method.
+# Long tests leave one of the four to the second run, under PoCL's other method.
 DTYPES = ("float32", "float64", "complex64", "complex128")
 MOST_DTYPES = [pytest.param(each, marks=[pytest.mark.second_run] * (each == "complex64")) for each in DTYPES]
 
