@@ -1,4 +1,4 @@
-"""Our singular value decompositions beside other libraries', in one run; wrong results have no time.
+"""Our singular value decompositions and products beside other libraries', in one run; wrong results have no time.
 
 python asv_bench/gpu_compare.py                         everything: some minutes on a large GPU
 python asv_bench/gpu_compare.py --quick                 n up to 2048
@@ -6,7 +6,7 @@ python asv_bench/gpu_compare.py --cases values tall     only cases whose name ho
 python asv_bench/gpu_compare.py --out DIR               also DIR/gpu_compare.json, and .png with matplotlib
 python asv_bench/gpu_compare.py --read FILE --out DIR   tables and plot of an earlier run
 
-Each library's first result is checked by LAPACK's ratios before it is timed. Then all take turns, so that a change
+Each library's first result is checked, of a decomposition by LAPACK's ratios, before it is timed. Then all take turns, so that a change
 of clocks meets each of them. Tables hold medians, and how many times as long as ours they are.
 """
 
@@ -65,6 +65,14 @@ KINDS: dict[str, tuple[str, dict[str, peers.Maker]]] = {
         {OURS: peers.ours_on_device, **DRIVERS, "gesvdp": peers.gesvdp},
     ),
     "graded": ("Economy SVD, device to device, geometric spectrum of condition 1e10", SQUARE),
+    "graded tall": (
+        "Economy SVD, device to device, tall matrices with a geometric spectrum of condition 1e10",
+        {OURS: peers.ours_on_device, **DRIVERS, "gesvdp": peers.gesvdp},
+    ),
+    "product": (
+        "`A @ B`, NumPy arrays in and out, Gaussian matrices",
+        {OURS: peers.our_product, "numpy": peers.stock_product, "torch": peers.torch_product},
+    ),
 }
 
 CONDITION = 1e10
@@ -92,7 +100,7 @@ class Case:
     def matrix(self) -> Array:
         """By rows, the same in every run."""
         rng = np.random.default_rng(self.n)
-        if self.kind != "graded":
+        if "graded" not in self.kind:
             real, shape = np.finfo(self.dtype).dtype, (self.m, self.n)
             a = rng.standard_normal(shape, real)
             return a if real == self.dtype else (a + 1j * rng.standard_normal(shape, real)).astype(self.dtype)
@@ -117,6 +125,9 @@ def cases(size: str) -> Iterator[Case]:
         yield from (Case("values", dtype, each, each) for each in n[:3])
     yield from (Case("tall", "float64", *each) for each in tall)
     yield from (Case("graded", dtype, n[1], n[1]) for dtype in dtypes)
+    yield Case("graded tall", "float64", *tall[0])
+    for dtype in dtypes:
+        yield from (Case("product", dtype, each, each) for each in ((300,) if size == "tiny" else n[1:]))
     for dtype in ("complex128", "complex64"):
         yield from (Case("device", dtype, each, each) for each in n[:3])
         yield from (Case("values", dtype, each, each) for each in n[:3])
@@ -160,6 +171,21 @@ class Checks:
         if is_right(self._ratios(u, s, vh, float(np.finfo(float).eps))):
             return s
         return _widened(np.linalg.svd(self.a.cpu().numpy(), compute_uv=False))
+
+
+class ProductChecks:
+    """Of the product of a square matrix and `peers.second_operand` of it, in double precision."""
+
+    def __init__(self, a: Array) -> None:
+        b = peers.second_operand(a)
+        self.rows = np.linspace(0, len(a) - 1, 64).astype(int)
+        self.wanted = _widened(np.ascontiguousarray(a[self.rows])) @ _widened(b)
+        self.scale = float(np.linalg.norm(a[self.rows])) * float(np.linalg.norm(b)) * float(np.finfo(a.dtype).eps)
+
+    def ratios(self, c: Array) -> dict[str, float]:
+        """``|C - A B| / (|A| |B| eps)`` in the Frobenius norm, of some rows."""
+        error = _widened(np.ascontiguousarray(c[self.rows])) - self.wanted
+        return {"product": float((error * error).sum()) ** 0.5 / self.scale}
 
 
 def is_right(ratios: dict[str, float]) -> bool:
@@ -245,7 +271,7 @@ class Run:
 
     def _measure(self, case: Case, makers: dict[str, peers.Maker]) -> dict[str, Entry]:
         a = case.matrix()
-        checks = Checks(a)
+        checks = ProductChecks(a) if case.kind == "product" else Checks(a)
         entries: dict[str, Entry] = {}
         calls: dict[str, peers.Call] = {}
         for name, make in makers.items():
@@ -267,7 +293,9 @@ class Run:
                 self._rates[name, case.kind, case.dtype] = min(entry.seconds or [entry.first]) / case.work
         return entries
 
-    def _begin(self, make: peers.Maker, a: Array, case: Case, checks: Checks) -> tuple[Entry, peers.Call | None]:
+    def _begin(
+        self, make: peers.Maker, a: Array, case: Case, checks: Checks | ProductChecks
+    ) -> tuple[Entry, peers.Call | None]:
         """The call that warms up, checked; the call for more of them where it is right."""
         try:
             call = make(a, case.kind != "values", self.option)

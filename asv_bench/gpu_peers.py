@@ -83,6 +83,48 @@ def ours_on_device(a: Array, vectors: bool, option: str) -> Call:
     return Call(run, factors, lambda result: note)
 
 
+def second_operand(a: Array) -> Array:
+    """What products multiply a matrix by."""
+    return np.ascontiguousarray(a[::-1])
+
+
+def our_product(a: Array, vectors: bool, option: str) -> Call:
+    """``A @ B`` with the backend on, its check of results included."""
+    _session(a, option)
+    b = second_operand(a)
+
+    def run() -> Any:
+        lapack_ai.reset_stats()
+        with lapack_ai.set_backend(device=option, force={"numpy.matmul": "opencl_gemm"}, strict=True):
+            result = (a @ b,)
+        if ("numpy.matmul", "opencl_gemm") not in lapack_ai.stats():
+            raise RuntimeError("the backend left it to others")
+        return result
+
+    return Call(run)
+
+
+def stock_product(a: Array, vectors: bool, option: str) -> Call:
+    """NumPy without us, on every core."""
+    b = second_operand(a)
+
+    def run() -> Any:
+        with lapack_ai.skip_backend():
+            return (a @ b,)
+
+    return Call(run)
+
+
+def torch_product(a: Array, vectors: bool, option: str) -> Call:
+    """PyTorch from NumPy arrays to NumPy arrays; in single precision without TF32, its default."""
+    torch, b = torch_on_gpu(), second_operand(a)
+
+    def run() -> Any:
+        return ((torch.from_numpy(a).cuda() @ torch.from_numpy(b).cuda()).cpu().numpy(),)
+
+    return Call(run)
+
+
 def ours_through_scipy(a: Array, vectors: bool, option: str) -> Call:
     """``scipy.linalg.svd`` with the backend on, its check of results included."""
     _session(a, option)
