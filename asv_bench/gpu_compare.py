@@ -6,8 +6,8 @@ python asv_bench/gpu_compare.py --cases values tall     only cases whose name ho
 python asv_bench/gpu_compare.py --out DIR               also DIR/gpu_compare.json, and .png with matplotlib
 python asv_bench/gpu_compare.py --read FILE --out DIR   tables and plot of an earlier run
 
-Each library's first result is checked, of a decomposition by LAPACK's ratios, before it is timed. Then all take turns, so that a change
-of clocks meets each of them. Tables hold medians, and how many times as long as ours they are.
+Each library's first result is checked, of a decomposition by LAPACK's ratios, before it is timed. Then all take turns,
+so that a change of clocks meets each of them. Tables hold medians, and how many times as long as ours they are.
 """
 
 from __future__ import annotations

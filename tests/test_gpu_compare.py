@@ -45,7 +45,7 @@ def test_runs_without_the_others(alone: ModuleType, tmp_path: Path, capsys: pyte
     assert {row["kind"] for row in whole["cases"]} == set(alone.KINDS)
     for row in whole["cases"]:
         for name, entry in row["entries"].items():
-            here = name in ("ours", "scipy")
+            here = name in ("ours", "scipy", "numpy")
             assert entry["state"] == ("right" if here else "absent"), (row, name)
             assert len(entry["seconds"]) == (2 if here else 0)
             assert all(ratio < 5 for ratio in entry["ratios"].values())
@@ -123,3 +123,11 @@ def test_a_library_that_warmed_up_is_not_called_again_where_it_is_slow(
 def test_the_graded_matrix_has_its_spectrum(compare: ModuleType) -> None:
     s = np.linalg.svd(compare.Case("graded", "float64", 30, 30).matrix(), compute_uv=False)
     np.testing.assert_allclose(s, compare.CONDITION ** -np.linspace(0, 1, 30), rtol=1e-4)
+
+
+def test_wrong_products_are_found(alone: ModuleType) -> None:
+    a = alone.Case("product", "float32", 300, 300).matrix()
+    checks, right = alone.ProductChecks(a), np.dot(a, alone.peers.second_operand(a))
+    assert alone.is_right(checks.ratios(right))
+    assert not alone.is_right(checks.ratios(right * np.float32(1.001)))
+    assert not alone.is_right(checks.ratios(np.where(right > 50, np.nan, right)))
