@@ -81,6 +81,12 @@ PROCESS_VARIABLES = {
     "gpu_memory_limit": Variable(
         "LAPACK_GPU_MEMORY_LIMIT", number(1, 100), 80, "percent of a device's memory that a call may take"
     ),
+    "gpu_timeout": Variable(
+        "LAPACK_GPU_TIMEOUT",
+        number(0),
+        3600,
+        "seconds after which a device that has not answered is given up; 0: never",
+    ),
     "pinned": Variable(
         "LAPACK_AI_PINNED", boolean, None, "transfers through pinned memory: 0 never, 1 on every device; 64 MiB at most"
     ),

@@ -152,7 +152,7 @@ class _Panels:
         size_a, *sizes, size_work, count = cuts.sizes(m, k, n)
         buffer_a, work, largest = (self._allocate(size) for size in (size_a, size_work, count))
         *buffers_b, first_c, second_c = (self._allocate(size) for size in sizes)
-        session.queue.finish()  # allocation writes to buffers, by another queue than uploads
+        session.wait()  # allocation writes to buffers, by another queue than uploads
         found: dict[str, list[int]] = {"a": [], "b": []}  # places in `largest`
 
         def upload(x: Array, buffer: Matrix, operand: str) -> Matrix:
@@ -194,11 +194,12 @@ class _Panels:
 
         done = cl.enqueue_marker(self.session.queue)
         self.session.queue.flush()
-        beside, before = self.session.beside("download"), self._leaving[-1:]
+        session, before = self.session, self._leaving[-1:]
+        beside = session.beside("download")
 
         def fetch() -> None:
             wait_for(before)  # one at a time has the pinned memory
-            done.wait()
+            session.wait(done)
             if room is not None:
                 room.take()
             if target.flags.f_contiguous:

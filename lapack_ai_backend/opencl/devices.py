@@ -108,6 +108,8 @@ def serves(device: Device, dtype: str) -> bool:
 
 def unfit(device: Device) -> str:
     """What keeps the kernels from running on a device, as its name's predicate; "" when nothing does."""
+    if device in _given_up:
+        return _given_up[device]
     if not device.available:
         return "is not available"
     if device.max_work_group < LEAST_WORK_GROUP:
@@ -115,6 +117,11 @@ def unfit(device: Device) -> str:
     if device.local_memory < LEAST_LOCAL_MEMORY:
         return f"has {device.local_memory} bytes of local memory, {LEAST_LOCAL_MEMORY} are needed"
     return ""
+
+
+def give_up(device: Device, why: str) -> None:
+    """Use a device no more in this process; `why` is its name's predicate."""
+    _given_up[device] = why
 
 
 def use(device: Device) -> str:
@@ -149,6 +156,7 @@ class _Inventory:
 _asked_by: int | None = None  # the process that asked OpenCL; its forked children inherit the number
 _inventory: _Inventory | None = None
 _asking = threading.Lock()
+_given_up: dict[Device, str] = {}
 
 
 def found() -> tuple[Device, ...]:

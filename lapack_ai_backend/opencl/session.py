@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import threading
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from lapack_ai_backend.environment import PROCESS_VARIABLES, from_environment
 from lapack_ai_backend.errors import DeviceError
 from lapack_ai_backend.opencl import devices
 
 if TYPE_CHECKING:
     import pyopencl
+
+
+# Between two looks at an event: this part of the time waited so far, within these limits, in seconds.
+PAUSE, LEAST_PAUSE, MOST_PAUSE = 1 / 16, 30e-6, 0.02
 
 
 @dataclass(eq=False)  # one object each: compared and hashed by identity
@@ -49,6 +55,30 @@ class Session:
             queue = cl.CommandQueue(self.context)
             self._beside[purpose] = Session(self.device, self.context, queue, self.lock, self.programs)
         return self._beside[purpose]
+
+    def wait(self, event: pyopencl.Event | None = None) -> None:
+        """Return once an event, or all that is enqueued, is over. Signals are handled meanwhile, Ctrl-C for one.
+
+        Raises
+        ------
+        DeviceError
+            When the device fails, or has not answered for `LAPACK_GPU_TIMEOUT` seconds; it is not used again then.
+        """
+        import pyopencl as cl
+
+        event = event or cl.enqueue_marker(self.queue)
+        self.queue.flush()
+        allowed, _ = from_environment(PROCESS_VARIABLES["gpu_timeout"])
+        started = time.perf_counter()
+        while (status := event.command_execution_status) > cl.command_execution_status.COMPLETE:
+            waited = time.perf_counter() - started
+            if allowed and waited > allowed:
+                devices.give_up(self.device, f"has not answered for {allowed} s (LAPACK_GPU_TIMEOUT)")
+                raise DeviceError(f"{self.device.name} {devices.unfit(self.device)}")
+            if waited > LEAST_PAUSE:
+                time.sleep(min(waited * PAUSE + LEAST_PAUSE, MOST_PAUSE))
+        if status < cl.command_execution_status.COMPLETE:
+            raise DeviceError(f"{self.device.name}: a command ended with status {status}")
 
     def release(self) -> None:
         """Give back what is kept between calls and can be had again: pinned memory and threads."""

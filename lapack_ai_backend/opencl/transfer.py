@@ -106,6 +106,7 @@ def write(session: Session, a: Array, target: pyopencl.Buffer) -> None:
     """``target = a``, a contiguous array."""
     import pyopencl as cl
 
+    session.wait()  # here, not in the driver: what came before is most of the time
     staging = _staging(session, a.nbytes)
     if staging is None:
         cl.enqueue_copy(session.queue, target, a)
@@ -131,6 +132,7 @@ def read(session: Session, source: pyopencl.Buffer, a: Array) -> None:
     """``a = source``, a contiguous array."""
     import pyopencl as cl
 
+    session.wait()
     staging = _staging(session, a.nbytes)
     if staging is None:
         cl.enqueue_copy(session.queue, a, source)
