@@ -7,8 +7,9 @@
  *   gesvj_large      the same in global memory, that is in caches, n <= 64. This file stands twice in a program, once for each.
  *   complete_basis   columns of V that X does not give, its rank being less, and of U for full matrices. Groups: one a matrix.
  *
- * A matrix is a team's work, two columns that of its PAIR_ITEMS items: in the reduction always the same two, in a sweep those that a round-robin tournament
- * brings together, so that each column meets each other one.
+ * A matrix is a team's work, two columns that of PAIR_ITEMS items: in the reduction always the same two, then those that meet. Columns meet as in an
+ * odd-even transposition sort: in a row, every other pair of neighbours meets and changes places, in n steps each column meets each other one. In a round
+ * robin, where one column keeps its place, Gaussian matrices of 32 columns take 9 times n steps, so 7.
  *
  * Each matrix is scaled by a power of two to entries below 1. Columns of X shorter than SHORT, whose squares lose digits, are not rotated, and
  * V's columns are completed there: that changes A by far less than rounding does.
@@ -17,7 +18,7 @@
 #ifndef NOT_FINITE
 #define NOT_CONVERGED (-1) /* in place of a rank: LAI_GESVJ_NOT_CONVERGED, LAI_GESVJ_NOT_FINITE */
 #define NOT_FINITE (-2)
-#define MOST_SWEEPS 30 /* hard matrices take 10 */
+#define MOST_SWEEPS 30 /* of n steps; the hardest that are known take 9 */
 
 /* The square of SHORT times eps, squared, is a normal number. Of less, the squares of RAISE times the numbers are taken. */
 #if PRECISION == 64
@@ -66,7 +67,11 @@
 #define BEFORE_SUMS barrier(CLK_LOCAL_MEM_FENCE);
 #endif
 
-/* Of an item's two columns, `side` being 0 and 1, and its part of the rows. */
+/* An item has every PAIR_ITEMS-th row of its columns: AT_ONCE of them, all that x has, are in registers together. */
+#define AT_ONCE 8
+#define EACH_ROW _Pragma("unroll") for (int r = 0; r < AT_ONCE; r++)
+
+/* Of its two columns. */
 #define EACH_SIDE _Pragma("unroll") for (int side = 0; side < 2; side++)
 
 /* Square root of a sum of squares, or of that of the numbers times RAISE. */
@@ -84,9 +89,9 @@ void NAME(int count, int m, int n, int left, int vectors, int wide, MATRIX(a), M
 #endif
     __local real norms_of_all[ALL_COLUMNS], betas_of_all[ALL_COLUMNS];
     __local bits largest[ITEMS];
-    __local int pivots_of_all[ALL_COLUMNS], order_of_all[ALL_COLUMNS], busy[TEAMS];
+    __local int pivots_of_all[ALL_COLUMNS], order_of_all[ALL_COLUMNS], changed[2];
     const int id = get_local_id(0), lane = id % PAIR_ITEMS;
-    const int pairs = (n + 1) / 2, ring = 2 * pairs - 1, team = pairs * PAIR_ITEMS, teams = ITEMS / team;
+    const int pairs = (n + 1) / 2, team = pairs * PAIR_ITEMS, teams = ITEMS / team;
     const int which = id / team, member = id % team, pair = member / PAIR_ITEMS;
     const long b = (long)get_group_id(0) * teams + which;
     int here = which < teams && b < count;
@@ -161,12 +166,23 @@ void NAME(int count, int m, int n, int left, int vectors, int wide, MATRIX(a), M
         sums[0] = sums[1] = sums[2] = sums[3] = 0;
         EACH_SIDE
             if (active[side] && beta != 0)
-                for (int i = k + lane; i < m; i += PAIR_ITEMS) {
-                    const real from_pivot = i == k ? alpha - beta : x[i * ld_x + pivot];
-                    const real value = x[i * ld_x + own[side]] - factors[side] * from_pivot, raised = value * RAISE;
-                    x[i * ld_x + own[side]] = value;
-                    sums[side] += i > k ? value * value : 0;
-                    sums[2 + side] += i > k ? raised * raised : 0;
+                for (int begin = k + lane; begin < m; begin += AT_ONCE * PAIR_ITEMS) {
+                    real values[AT_ONCE];
+                    EACH_ROW {
+                        const int i = begin + r * PAIR_ITEMS;
+                        values[r] = 0;
+                        if (i < m)
+                            values[r] = x[i * ld_x + own[side]]
+                                        - factors[side] * (i == k ? alpha - beta : x[i * ld_x + pivot]);
+                    }
+                    EACH_ROW {
+                        const int i = begin + r * PAIR_ITEMS;
+                        if (i < m)
+                            x[i * ld_x + own[side]] = values[r];
+                        const real below = i > k ? values[r] : 0, raised = below * RAISE;
+                        sums[side] += below * below;
+                        sums[2 + side] += raised * raised;
+                    }
                 }
         ADD_IN_PAIR(sums, 4)
         EACH_SIDE
@@ -201,8 +217,18 @@ void NAME(int count, int m, int n, int left, int vectors, int wide, MATRIX(a), M
             EACH_SIDE
                 if (active[side] && beta != 0 && own[side] >= k) {
                     const real factor = sums[side] / beta / (beta - alpha);
-                    for (int i = k + lane; i < m; i += PAIR_ITEMS)
-                        y[own[side] * ld_y + i] -= factor * (i == k ? alpha - beta : x[i * ld_x + pivot]);
+                    for (int begin = k + lane; begin < m; begin += AT_ONCE * PAIR_ITEMS) {
+                        real values[AT_ONCE];
+                        EACH_ROW {
+                            const int i = begin + r * PAIR_ITEMS;
+                            if (i < m)
+                                values[r] = y[own[side] * ld_y + i]
+                                            - factor * (i == k ? alpha - beta : x[i * ld_x + pivot]);
+                        }
+                        EACH_ROW
+                            if (begin + r * PAIR_ITEMS < m)
+                                y[own[side] * ld_y + begin + r * PAIR_ITEMS] = values[r];
+                    }
                 }
         }
         barrier(FENCE);
@@ -213,69 +239,78 @@ void NAME(int count, int m, int n, int left, int vectors, int wide, MATRIX(a), M
         for (int k = pair; k < n; k += pairs)
             for (int i = k + lane; i < n; i += PAIR_ITEMS)
                 x[i * ld_x + pivots[k]] = i == k ? betas[k] : 0;
+    if (id < 2)
+        changed[id] = -1;
     barrier(FENCE);
 
-    /* Rotate. */
-    const real tolerance = n * REAL_EPSILON * REAL_EPSILON;
-    int again = 1;
-    for (int sweep = 0; sweep < MOST_SWEEPS && again; sweep++) {
-        if (id < TEAMS)
-            busy[id] = 0;
-        barrier(CLK_LOCAL_MEM_FENCE);
-        for (int step = 0; step < ring; step++) {
-            int i = step + pair, j = pair == 0 ? ring : step - pair; /* one column stays, the others go round */
-            i -= i >= ring ? ring : 0;
-            j += j < 0 ? ring : 0;
-            const int first = min(i, j), second = max(i, j), meet = here && second < n;
-            SPACE real *const x_first = x + first * ld_x, *const x_second = x + second * ld_x;
+    /* Rotate, until n steps in a row have changed nothing. Who is at place i and moves to the right began 'step' places before on a circle through all places
+     * and back; who is beside it comes the other way. */
+    const real tolerance = max(n / (real)4, (real)4) * REAL_EPSILON * REAL_EPSILON; /* of squares of cosines */
+    int idle = 0;
+    for (int step = 0; step < MOST_SWEEPS * n && idle < n; step++) {
+        const int i = 2 * pair + step % 2, turns = step % (2 * n);
+        const int right = i - turns + (i < turns ? 2 * n : 0), left = 2 * n - 2 - i - turns + (2 * n - 2 - i < turns ? 2 * n : 0);
+        const int one = min(right, 2 * n - 1 - right), other = min(left, 2 * n - 1 - left);
+        const int first = min(one, other), second = max(one, other), meet = here && i + 1 < n;
+        SPACE real *const x_first = x + first * ld_x, *const x_second = x + second * ld_x;
 
-            real products[3] = { 0, 0, 0 };
-            if (meet)
-                for (int k = lane; k < n; k += PAIR_ITEMS) {
-                    const real p = x_first[k], q = x_second[k];
-                    products[0] += p * p;
-                    products[1] += q * q;
-                    products[2] += p * q;
-                }
-            ADD_IN_PAIR(products, 3)
-
-            /* The longer column, p, becomes the first one. tan 2t = 2 p'q / (p'p - q'q), divided by p'p: nothing overflows. */
-            const real longer = max(products[0], products[1]), shorter = min(products[0], products[1]);
-            const real share = products[2] / longer;
-            const int turn = shorter >= SHORT * SHORT && share * products[2] > tolerance * shorter;
-            const int change = products[1] > products[0];
-            if (meet && (turn || change)) {
-                real c = 1, z = 0;
-                if (turn) {
-                    const real gap = (longer - shorter) / longer;
-                    const real t = 2 * share / (gap + sqrt(gap * gap + 4 * share * share)), square = 1 + t * t;
-                    c = rsqrt(square);
-                    c = fma((real)0.5 * c, fma(-square * c, c, (real)1), c);
-                    z = c * t;
-                }
-                const real of_first[2] = { change ? z : c, change ? c : z }; /* what the two columns give to each */
-                const real of_second[2] = { change ? c : -z, change ? -z : c };
-                for (int k = lane; k < n; k += PAIR_ITEMS) {
-                    const real p = x_first[k], q = x_second[k];
-                    x_first[k] = of_first[0] * p + of_first[1] * q;
-                    x_second[k] = of_second[0] * p + of_second[1] * q;
-                }
-                SPACE real *const y_first = y + first * ld_y, *const y_second = y + second * ld_y;
-                if (vectors)
-                    for (int k = lane; k < m; k += PAIR_ITEMS) {
-                        const real p = y_first[k], q = y_second[k];
-                        y_first[k] = of_first[0] * p + of_first[1] * q;
-                        y_second[k] = of_second[0] * p + of_second[1] * q;
-                    }
-                if (lane == 0)
-                    busy[which] = 1;
-            }
-            barrier(FENCE);
+        real p[AT_ONCE], q[AT_ONCE], products[3] = { 0, 0, 0 };
+        EACH_ROW {
+            const int k = lane + r * PAIR_ITEMS;
+            p[r] = meet && k < n ? x_first[k] : 0;
+            q[r] = meet && k < n ? x_second[k] : 0;
+            products[0] += p[r] * p[r];
+            products[1] += q[r] * q[r];
+            products[2] += p[r] * q[r];
         }
-        again = 0;
-        for (int k = 0; k < TEAMS; k++)
-            again |= busy[k];
-        barrier(CLK_LOCAL_MEM_FENCE);
+        ADD_IN_PAIR(products, 3)
+
+        /* The longer column becomes the first one, p. The angle t has tan 2t = 2 p'q / (p'p - q'q); divided by p'p nothing overflows. */
+        const real longer = max(products[0], products[1]), shorter = min(products[0], products[1]);
+        const real reciprocal = 1 / longer, share = products[2] * reciprocal;
+        const int turn = shorter >= SHORT * SHORT && share * products[2] > tolerance * shorter;
+        const int change = products[1] > products[0];
+        if (meet && (turn || change)) {
+            real c = 1, z = 0;
+            if (turn) {
+                const real gap = (longer - shorter) * reciprocal, root = rsqrt(gap * gap + 4 * share * share);
+                const real square = (real)0.5 + (real)0.5 * gap * root, of_c = rsqrt(square);
+                c = square * of_c;
+                z = share * root * of_c;
+                const real missing = (real)-0.5 * fma(z, z, fma(c, c, (real)-1)); /* else U's columns would grow */
+                c = fma(c, missing, c);
+                z = fma(z, missing, z);
+            }
+            const real of_first[2] = { change ? z : c, change ? c : z }; /* what the two columns give to each */
+            const real of_second[2] = { change ? c : -z, change ? -z : c };
+            EACH_ROW {
+                const int k = lane + r * PAIR_ITEMS;
+                if (k < n) {
+                    x_first[k] = of_first[0] * p[r] + of_first[1] * q[r];
+                    x_second[k] = of_second[0] * p[r] + of_second[1] * q[r];
+                }
+            }
+            SPACE real *const y_first = y + first * ld_y, *const y_second = y + second * ld_y;
+            if (vectors)
+                for (int begin = lane; begin < m; begin += AT_ONCE * PAIR_ITEMS) {
+                    EACH_ROW {
+                        const int k = begin + r * PAIR_ITEMS;
+                        p[r] = k < m ? y_first[k] : 0;
+                        q[r] = k < m ? y_second[k] : 0;
+                    }
+                    EACH_ROW {
+                        const int k = begin + r * PAIR_ITEMS;
+                        if (k < m) {
+                            y_first[k] = of_first[0] * p[r] + of_first[1] * q[r];
+                            y_second[k] = of_second[0] * p[r] + of_second[1] * q[r];
+                        }
+                    }
+                }
+            if (lane == 0)
+                changed[step % 2] = step;
+        }
+        barrier(FENCE);
+        idle = changed[step % 2] == step ? 0 : idle + 1; /* nobody writes there before the next barrier */
     }
 
     /* Sort. */
@@ -305,7 +340,7 @@ void NAME(int count, int m, int n, int left, int vectors, int wide, MATRIX(a), M
         }
         if (member == 0) {
             AT(info, 0, b) = -exponent;
-            AT(info, 1, b) = busy[which] ? NOT_CONVERGED : rank;
+            AT(info, 1, b) = idle < n ? NOT_CONVERGED : rank;
         }
     }
     barrier(CLK_LOCAL_MEM_FENCE);
@@ -396,5 +431,7 @@ void complete_basis(int rows, int columns, int by_rows, int first, MATRIX(q), MA
 #undef ALL_COLUMNS
 #undef ADD_IN_PAIR
 #undef BEFORE_SUMS
+#undef AT_ONCE
+#undef EACH_ROW
 #undef EACH_SIDE
 #undef NORM

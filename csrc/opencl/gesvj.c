@@ -17,10 +17,10 @@ static size_t size_of_real(int dtype)
     return dtype == LAI_FLOAT64 ? sizeof(double) : sizeof(float);
 }
 
-/* From column to column: an odd multiple of 4, so that neighbours lie in different banks of local memory. */
+/* From column to column: an odd multiple of 2, so that every other column of four lies in banks of local memory of its own. */
 static int padded(int rows)
 {
-    return 4 * ((int)pieces(rows, 4) | 1);
+    return 2 * ((int)pieces(rows, 2) | 1);
 }
 
 /* Elements that the decomposition of a matrix takes. */
