@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from lapack_ai_backend.opencl.session import Session
 
 
+NOT_CONVERGED, NOT_FINITE = lib.LAI_GESVJ_NOT_CONVERGED, lib.LAI_GESVJ_NOT_FINITE  # in place of a rank, see gesvj
+
+
 class Matrix(NamedTuple):
     """A column-major matrix: element (i, j) is at ``offset + i + j * ld``. A vector has one column.
 
