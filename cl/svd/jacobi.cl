@@ -3,7 +3,7 @@
  * X = P R' are rotated in pairs until all are orthogonal, and so are those of Q: X = V S and U = Q then. Without QR first, matrices with graded
  * rows would take many more sweeps, and tall ones longer columns.
  *
- *   gesvj            matrices in local memory, n <= 32, several in a work-group where they are small. Groups: of ITEMS / team matrices.
+ *   gesvj            matrices in local memory, n <= 32, several in a work-group where they are small. Groups: of `teams` matrices.
  *   gesvj_large      the same in global memory, that is in caches, n <= 64. This file stands twice in a program, once for each.
  *   complete_basis   columns of V that X does not give, its rank being less, and of U for full matrices. Groups: one a matrix.
  *
@@ -81,7 +81,7 @@
  * the caller's matrix is its transpose then. u is m x left and by rows, v by columns, or the other way round where `wide`; both are left
  * alone without `vectors`. s has n values of the scaled matrix; info: see lai_cl_gesvj. Room for a matrix: x, m x ld_x by rows, and y, ld_y x n. */
 __kernel __attribute__((reqd_work_group_size(ITEMS, 1, 1)))
-void NAME(int count, int m, int n, int left, int vectors, int wide, MATRIX(a), MATRIX(u), MATRIX(v), MATRIX(s),
+void NAME(int count, int teams, int m, int n, int left, int vectors, int wide, MATRIX(a), MATRIX(u), MATRIX(v), MATRIX(s),
           MATRIX(info), int ld_x, int ld_y, ROOM)
 {
 #ifndef __NV_CL_C_VERSION
@@ -91,7 +91,7 @@ void NAME(int count, int m, int n, int left, int vectors, int wide, MATRIX(a), M
     __local bits largest[ITEMS];
     __local int pivots_of_all[ALL_COLUMNS], order_of_all[ALL_COLUMNS], changed[2];
     const int id = get_local_id(0), lane = id % PAIR_ITEMS;
-    const int pairs = (n + 1) / 2, team = pairs * PAIR_ITEMS, teams = ITEMS / team;
+    const int pairs = (n + 1) / 2, team = pairs * PAIR_ITEMS;
     const int which = id / team, member = id % team, pair = member / PAIR_ITEMS;
     const long b = (long)get_group_id(0) * teams + which;
     int here = which < teams && b < count;

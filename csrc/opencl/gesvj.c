@@ -12,11 +12,6 @@ static const struct variant {
 /* Of what every device has, 32 KiB, the kernel takes some for itself. */
 enum { LOCAL_BYTES = 28 * 1024 };
 
-static size_t size_of_real(int dtype)
-{
-    return dtype == LAI_FLOAT64 ? sizeof(double) : sizeof(float);
-}
-
 /* From column to column: an odd multiple of 2, so that every other column of four lies in banks of local memory of its own. */
 static int padded(int rows)
 {
@@ -29,17 +24,15 @@ static int64_t room_of(int m, int n, int vectors)
     return (int64_t)m * padded(n) + (vectors ? (int64_t)n * padded(m) : 0);
 }
 
-static int teams_of(const struct variant *variant, int n)
+/* Bytes of the same. */
+static size_t bytes_of(int dtype, int m, int n, int vectors)
 {
-    return variant->items / ((int)pieces(n, 2) * variant->pair_items);
+    return (size_t)room_of(m, n, vectors) * (dtype == LAI_FLOAT64 ? sizeof(double) : sizeof(float));
 }
 
 static const struct variant *variant_for(int dtype, int m, int n, int vectors)
 {
-    if (n > IN_LOCAL.most_columns)
-        return &IN_GLOBAL;
-    const size_t bytes = (size_t)(teams_of(&IN_LOCAL, n) * room_of(m, n, vectors)) * size_of_real(dtype);
-    return bytes > LOCAL_BYTES ? &IN_GLOBAL : &IN_LOCAL;
+    return n > IN_LOCAL.most_columns || bytes_of(dtype, m, n, vectors) > LOCAL_BYTES ? &IN_GLOBAL : &IN_LOCAL;
 }
 
 int64_t lai_cl_gesvj_work(int dtype, int m, int n, int vectors, int count)
@@ -54,17 +47,18 @@ int lai_cl_gesvj(const lai_opencl *cl, int m, int n, int left, int wide, const l
     if (n < 1 || n > m || m > MOST)
         return CL_INVALID_VALUE;
     const struct variant *const variant = variant_for(cl->dtype, m, n, vectors);
-    const int teams = teams_of(variant, n);
+    const size_t bytes = bytes_of(cl->dtype, m, n, vectors);
+    const int most_teams = variant->items / ((int)pieces(n, 2) * variant->pair_items);
+    const int teams = variant == &IN_GLOBAL ? most_teams : (int)least(most_teams, (int64_t)(LOCAL_BYTES / bytes));
     TRY(suffices(work, lai_cl_gesvj_work(cl->dtype, m, n, vectors, count)));
 #define ARGUMENTS                                                                                       \
-    INT(count), INT(m), INT(n), INT(left), INT(vectors), INT(wide), MATRIX(a), MATRIX(u), MATRIX(v),    \
-    MATRIX(s), MATRIX(info), INT(padded(n)), INT(vectors ? padded(m) : 0)
+    INT(count), INT(teams), INT(m), INT(n), INT(left), INT(vectors), INT(wide), MATRIX(a), MATRIX(u),   \
+    MATRIX(v), MATRIX(s), MATRIX(info), INT(padded(n)), INT(vectors ? padded(m) : 0)
     const lai_groups groups = { pieces(count, teams), 1, 1 };
     if (variant == &IN_GLOBAL)
         TRY(launch(cl, variant->kernel, groups, ARGUMENTS, VECTOR(work)));
     else
-        TRY(launch(cl, variant->kernel, groups, ARGUMENTS,
-                   LOCAL((size_t)(teams * room_of(m, n, vectors)) * size_of_real(cl->dtype))));
+        TRY(launch(cl, variant->kernel, groups, ARGUMENTS, LOCAL((size_t)teams * bytes)));
     if (!vectors)
         return CL_SUCCESS;
     const lai_groups each = { count, 1, 1 };

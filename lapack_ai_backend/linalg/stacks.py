@@ -90,9 +90,7 @@ class Workspace:
 
     def __init__(self, session: Session, plan: Plan) -> None:
         self.session, self.plan = session, plan
-        self._arrays = {
-            name: lapack.allocate(session, plan.dtype, *shape) for name, shape in plan.shapes().items()
-        }
+        self._arrays = {name: lapack.allocate(session, plan.dtype, *shape) for name, shape in plan.shapes().items()}
 
     def __getitem__(self, name: str) -> Matrix:
         return self._arrays[name]
@@ -102,9 +100,7 @@ class Workspace:
         plan, found = self.plan, self._arrays.get
         a = self["a"]._replace(columns=count)
         shape = plan.m, plan.n, plan.left
-        lapack.gesvj(
-            self.session, shape, plan.wide, a, found("u"), found("v"), self["s"], self["info"], found("work")
-        )
+        lapack.gesvj(self.session, shape, plan.wide, a, found("u"), found("v"), self["s"], self["info"], found("work"))
 
     def read(self, name: str, target: Array) -> None:
         """An array, or its first columns."""
