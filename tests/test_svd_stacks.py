@@ -203,12 +203,9 @@ def test_what_is_not_finite(shape: tuple[int, ...], place: int, value: float) ->
     well = computed(sl.svd, stack)
     stack.flat[place] = value
     for function in (sl.svd, sl.svdvals):
-        with pytest.raises(ValueError, match="infs or NaNs"):
+        with lapack_ai.trace() as t, pytest.raises(ValueError, match="infs or NaNs"):
             function(stack)
-        with lapack_ai.trace() as t, pytest.raises((ValueError, np.linalg.LinAlgError)):
-            np.linalg.svd(stack)
-            sl.svd(stack)
-        assert t.decisions[0].kernel == "stock"
+        assert (t.decisions[0].kernel, t.decisions[0].reason_code) == ("stock", "kernel_declined")
     if np.isnan(value):
         return
     bad = np.arange(len(stack)) == (len(stack) - 1 if place == -1 else place // stack[0].size)
@@ -336,7 +333,7 @@ def test_verification_looks_at_vectors_of_the_null_space(name: str, dtype: str) 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_verification_finds_results_that_changed_places(dtype: str) -> None:
     stack, u, s, vh = decomposed(dtype)
-    with pytest.raises(Decline, match="sum of squares|residual"):
+    with pytest.raises(Decline, match=r"sum of squares|residual"):
         check(stack, u[::-1], s[::-1], vh[::-1])
     with pytest.raises(Decline, match="residual"):
         check(stack, np.ascontiguousarray(u[:, :, ::-1]), s, vh)

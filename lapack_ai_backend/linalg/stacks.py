@@ -156,4 +156,4 @@ def _batch(work: Workspace, a: Array, u: Array, s: Array, vh: Array, verify: str
         if verify == "always":
             checks.reference(checked[1], *((checked[0], checked[2]) if work.plan.vectors else ()))
     np.ldexp(s, -exponents[:, None], out=s)
-    return ~finite
+    return np.asarray(~finite)
