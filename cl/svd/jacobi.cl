@@ -70,6 +70,7 @@
 /* An item has every PAIR_ITEMS-th row of its columns: AT_ONCE of them, all that x has, are in registers together. */
 #define AT_ONCE 8
 #define EACH_ROW _Pragma("unroll") for (int r = 0; r < AT_ONCE; r++)
+#define FIRST_ROW(k) ((k) - (k) % PAIR_ITEMS + lane) /* or one of the rows before k: an item's rows are always the same */
 
 /* Of its two columns. */
 #define EACH_SIDE _Pragma("unroll") for (int side = 0; side < 2; side++)
@@ -148,36 +149,42 @@ void NAME(int count, int teams, int m, int n, int left, int vectors, int wide, M
         int pivot = 0;
         real alpha = 0, beta = 0;
         if (here) {
+            real longest = norms[0];
             for (int j = 1; j < n; j++)
-                pivot = norms[j] > norms[pivot] ? j : pivot;
+                if (norms[j] > longest) {
+                    longest = norms[j];
+                    pivot = j;
+                }
             alpha = x[k * ld_x + pivot];
-            beta = norms[pivot] > 4 * REAL_TINY ? -copysign(norms[pivot], alpha) : 0;
+            beta = longest > 4 * REAL_TINY ? -copysign(longest, alpha) : 0;
         }
         sums[0] = sums[1] = 0;
         EACH_SIDE {
             active[side] = active[side] && own[side] != pivot;
             if (active[side] && beta != 0)
-                for (int i = k + lane; i < m; i += PAIR_ITEMS)
-                    sums[side] += (i == k ? alpha - beta : x[i * ld_x + pivot]) * x[i * ld_x + own[side]];
+                for (int i = FIRST_ROW(k); i < m; i += PAIR_ITEMS)
+                    if (i >= k)
+                        sums[side] += (i == k ? alpha - beta : x[i * ld_x + pivot]) * x[i * ld_x + own[side]];
         }
         ADD_IN_PAIR(sums, 2)
         barrier(CLK_LOCAL_MEM_FENCE); /* the norms have been read */
-        const real factors[2] = { sums[0] / beta / (beta - alpha), sums[1] / beta / (beta - alpha) };
+        const real of_beta = 1 / beta, of_difference = 1 / (beta - alpha);
+        const real factors[2] = { sums[0] * of_beta * of_difference, sums[1] * of_beta * of_difference };
         sums[0] = sums[1] = sums[2] = sums[3] = 0;
         EACH_SIDE
             if (active[side] && beta != 0)
-                for (int begin = k + lane; begin < m; begin += AT_ONCE * PAIR_ITEMS) {
+                for (int begin = FIRST_ROW(k); begin < m; begin += AT_ONCE * PAIR_ITEMS) {
                     real values[AT_ONCE];
                     EACH_ROW {
                         const int i = begin + r * PAIR_ITEMS;
                         values[r] = 0;
-                        if (i < m)
+                        if (i >= k && i < m)
                             values[r] = x[i * ld_x + own[side]]
                                         - factors[side] * (i == k ? alpha - beta : x[i * ld_x + pivot]);
                     }
                     EACH_ROW {
                         const int i = begin + r * PAIR_ITEMS;
-                        if (i < m)
+                        if (i >= k && i < m)
                             x[i * ld_x + own[side]] = values[r];
                         const real below = i > k ? values[r] : 0, raised = below * RAISE;
                         sums[side] += below * below;
@@ -207,27 +214,31 @@ void NAME(int count, int teams, int m, int n, int left, int vectors, int wide, M
         for (int k = n - 1; k >= 0; k--) {
             const int pivot = here ? pivots[k] : 0;
             const real beta = here ? betas[k] : 0, alpha = beta != 0 ? x[k * ld_x + pivot] : 0;
+            const real of_beta = 1 / beta, of_difference = 1 / (beta - alpha);
             BEFORE_SUMS
             sums[0] = sums[1] = 0;
             EACH_SIDE
                 if (active[side] && beta != 0 && own[side] >= k)
-                    for (int i = k + lane; i < m; i += PAIR_ITEMS)
-                        sums[side] += (i == k ? alpha - beta : x[i * ld_x + pivot]) * y[own[side] * ld_y + i];
+                    for (int i = FIRST_ROW(k); i < m; i += PAIR_ITEMS)
+                        if (i >= k)
+                            sums[side] += (i == k ? alpha - beta : x[i * ld_x + pivot]) * y[own[side] * ld_y + i];
             ADD_IN_PAIR(sums, 2)
             EACH_SIDE
                 if (active[side] && beta != 0 && own[side] >= k) {
-                    const real factor = sums[side] / beta / (beta - alpha);
-                    for (int begin = k + lane; begin < m; begin += AT_ONCE * PAIR_ITEMS) {
+                    const real factor = sums[side] * of_beta * of_difference;
+                    for (int begin = FIRST_ROW(k); begin < m; begin += AT_ONCE * PAIR_ITEMS) {
                         real values[AT_ONCE];
                         EACH_ROW {
                             const int i = begin + r * PAIR_ITEMS;
-                            if (i < m)
+                            if (i >= k && i < m)
                                 values[r] = y[own[side] * ld_y + i]
                                             - factor * (i == k ? alpha - beta : x[i * ld_x + pivot]);
                         }
-                        EACH_ROW
-                            if (begin + r * PAIR_ITEMS < m)
-                                y[own[side] * ld_y + begin + r * PAIR_ITEMS] = values[r];
+                        EACH_ROW {
+                            const int i = begin + r * PAIR_ITEMS;
+                            if (i >= k && i < m)
+                                y[own[side] * ld_y + i] = values[r];
+                        }
                     }
                 }
         }
@@ -433,5 +444,6 @@ void complete_basis(int rows, int columns, int by_rows, int first, MATRIX(q), MA
 #undef BEFORE_SUMS
 #undef AT_ONCE
 #undef EACH_ROW
+#undef FIRST_ROW
 #undef EACH_SIDE
 #undef NORM
