@@ -117,7 +117,8 @@ pocl-suite: $(VENV)/.tools ## the kernels' tests again, under PoCL's other way t
 	@echo "==> OpenCL tests under PoCL's work-group method workitemloops"
 	mkdir -p build/pocl
 	POCL_WORK_GROUP_METHOD=workitemloops POCL_MAX_WORK_GROUP_SIZE=256 POCL_CACHE_DIR="$$PWD/build/pocl" \
-	    $(BIN)/pytest -q $(KERNEL_TESTS) tests/test_svd.py::test_ratios_on_shapes -k "not float32 and not complex128"
+	    $(BIN)/pytest -q $(KERNEL_TESTS) tests/test_svd.py::test_ratios_on_shapes tests/test_svd_stacks.py \
+	    -k "not float32 and not complex128"
 
 .PHONY: suites
 suites: uarray-suite numpy-suite scipy-suite pocl-suite ## other people's tests, and ours in other surroundings

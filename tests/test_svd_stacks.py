@@ -252,14 +252,14 @@ def test_memory_is_checked_before(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_rotations_that_do_not_end_are_stocks(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    read = stacks.Workspace.read
+    fetch = stacks.Workspace.fetch
 
-    def unconverged(work: stacks.Workspace, name: str, target: Array) -> None:
-        read(work, name, target)
-        if name == "info":
-            target[1, 1] = lapack.NOT_CONVERGED
+    def unconverged(*args: Any) -> Array:
+        info = fetch(*args)
+        info[1, 1] = lapack.NOT_CONVERGED
+        return info
 
-    monkeypatch.setattr(stacks.Workspace, "read", unconverged)
+    monkeypatch.setattr(stacks.Workspace, "fetch", unconverged)
     stack = gauss(3, 8, 6)
     with lapack_ai.set_backend(device=DEVICE, strict=False), lapack_ai.trace() as t:
         found = sl.svd(stack)
@@ -346,15 +346,15 @@ def test_verification_finds_results_that_changed_places(dtype: str) -> None:
 def test_wrong_results_of_the_device_are_replaced(
     function: Any, verify: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    read = stacks.Workspace.read
+    fetch = stacks.Workspace.fetch
 
-    def wrong(work: stacks.Workspace, name: str, target: Array) -> None:
-        read(work, name, target)
-        if name == "s":
-            target *= 1.001
+    def wrong(work: stacks.Workspace, u: Array, s: Array, vh: Array) -> Array:
+        info = fetch(work, u, s, vh)
+        s *= 1.001
+        return info
 
     stack = gauss(5, 8, 6)
-    monkeypatch.setattr(stacks.Workspace, "read", wrong)
+    monkeypatch.setattr(stacks.Workspace, "fetch", wrong)
     with lapack_ai.set_backend(device=DEVICE, strict=False, verify=verify), lapack_ai.trace() as t:
         found = function(stack)
     assert t.decisions[0].reason_code == ("routed" if verify == "off" else "wrong_result")

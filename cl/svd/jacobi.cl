@@ -1,18 +1,20 @@
-/* Stacks of small singular value decompositions, A = U S V', by one-sided Jacobi rotations: Z. Drmac and K. Veselic, New fast and accurate
- * Jacobi SVD algorithm I, SIAM J. Matrix Anal. Appl. 29(4), 2008. First A P = Q R, with pivots, by Householder reflectors; then the columns of
- * X = P R' are rotated in pairs until all are orthogonal, and so are those of Q: X = V S and U = Q then. Without QR first, matrices with graded
- * rows would take many more sweeps, and tall ones longer columns.
+/* Stacks of small singular value decompositions, A = U S V', by one-sided Jacobi rotations: Z. Drmac and K. Veselic,
+ * New fast and accurate Jacobi SVD algorithm I, SIAM J. Matrix Anal. Appl. 29(4), 2008. First A P = Q R, with pivots,
+ * by Householder reflectors. Then the columns of X = P R' are rotated in pairs until all are orthogonal, and those of
+ * Q with them: X = V S and U = Q then. Without QR matrices with graded rows would take many more rotations, and tall
+ * ones longer columns.
  *
- *   gesvj            matrices in local memory, n <= 32, several in a work-group where they are small. Groups: of `teams` matrices.
- *   gesvj_large      the same in global memory, that is in caches, n <= 64. This file stands twice in a program, once for each.
- *   complete_basis   columns of V that X does not give, its rank being less, and of U for full matrices. Groups: one a matrix.
+ *   gesvj            matrices in local memory, n <= 32; several in a group where they are small. Groups: of `teams`.
+ *   gesvj_large      the same in global memory, that is in caches, n <= 64. A program has this file twice, for both.
+ *   complete_basis   columns of V that X does not give, its rank being less; of U, of full matrices. Groups: one each.
  *
- * A matrix is a team's work, two columns that of PAIR_ITEMS items: in the reduction always the same two, then those that meet. Columns meet as in an
- * odd-even transposition sort: in a row, every other pair of neighbours meets and changes places, in n steps each column meets each other one. In a round
- * robin, where one column keeps its place, Gaussian matrices of 32 columns take 9 times n steps, so 7.
+ * A matrix is a team's work, two columns that of PAIR_ITEMS items: in the reduction always the same two, then those
+ * that meet. Columns meet as in an odd-even transposition sort: of all in a row every other pair of neighbours meets
+ * and changes places, so that in n steps each column meets each other one. In a round robin, where one column keeps
+ * its place, Gaussian matrices of 32 columns take 9 times n steps, so 7.
  *
- * Each matrix is scaled by a power of two to entries below 1. Columns of X shorter than SHORT, whose squares lose digits, are not rotated, and
- * V's columns are completed there: that changes A by far less than rounding does.
+ * Each matrix is scaled by a power of two to entries below 1. Columns of X shorter than SHORT, whose squares lose
+ * digits, are not rotated, and V's columns are completed there: that changes A by far less than rounding does.
  */
 
 #ifndef NOT_FINITE
@@ -20,7 +22,7 @@
 #define NOT_FINITE (-2)
 #define MOST_SWEEPS 30 /* of n steps; the hardest that are known take 9 */
 
-/* The square of SHORT times eps, squared, is a normal number. Of less, the squares of RAISE times the numbers are taken. */
+/* The square of SHORT eps is a normal number. Norms of shorter columns come from squares of RAISE times the numbers. */
 #if PRECISION == 64
 #define SHORT 0x1p-450
 #define RAISE 0x1p500
@@ -47,7 +49,8 @@
 #define TEAMS (ITEMS / PAIR_ITEMS) /* of a group at most */
 #define ALL_COLUMNS (2 * TEAMS)    /* of all their matrices */
 
-/* Each of `count` values becomes its sum over the PAIR_ITEMS. Without shuffles a barrier comes here, and must before the next sums. */
+/* Each of `count` values becomes its sum over the PAIR_ITEMS. Where there are no shuffles, there is a barrier here, and
+ * must be one before the next sums. */
 #ifdef __NV_CL_C_VERSION
 #define ADD_IN_PAIR(values, count)                                                  \
     _Pragma("unroll") for (int v_ = 0; v_ < (count); v_++)                          \
@@ -70,7 +73,7 @@
 /* An item has every PAIR_ITEMS-th row of its columns: AT_ONCE of them, all that x has, are in registers together. */
 #define AT_ONCE 8
 #define EACH_ROW _Pragma("unroll") for (int r = 0; r < AT_ONCE; r++)
-#define FIRST_ROW(k) ((k) - (k) % PAIR_ITEMS + lane) /* or one of the rows before k: an item's rows are always the same */
+#define FIRST_ROW(k) ((k) - (k) % PAIR_ITEMS + lane) /* an item's rows are always the same: it may be one before k */
 
 /* Of its two columns. */
 #define EACH_SIDE _Pragma("unroll") for (int side = 0; side < 2; side++)
@@ -78,12 +81,13 @@
 /* Square root of a sum of squares, or of that of the numbers times RAISE. */
 #define NORM(sum, raised) ((sum) >= SHORT * SHORT ? sqrt(sum) : sqrt(raised) / RAISE)
 
-/* Matrices without gaps, `count` of each, one behind the other by the leading dimension: a is m x n, m >= n, by rows, or by columns where `wide`:
- * the caller's matrix is its transpose then. u is m x left and by rows, v by columns, or the other way round where `wide`; both are left
- * alone without `vectors`. s has n values of the scaled matrix; info: see lai_cl_gesvj. Room for a matrix: x, m x ld_x by rows, and y, ld_y x n. */
+/* Matrices without gaps, `count` of each, one behind the other by the leading dimension. a is m x n, m >= n, by rows,
+ * or by columns where `wide`: the caller's matrix is its transpose then. u is m x left and by rows, v by columns, or
+ * the other way round where `wide`; both are left alone without `vectors`. s has n values of the scaled matrix; info:
+ * see lai_cl_gesvj. Room for a matrix: x, m x ld_x by rows, and y, ld_y x n by columns. */
 __kernel __attribute__((reqd_work_group_size(ITEMS, 1, 1)))
-void NAME(int count, int teams, int m, int n, int left, int vectors, int wide, MATRIX(a), MATRIX(u), MATRIX(v), MATRIX(s),
-          MATRIX(info), int ld_x, int ld_y, ROOM)
+void NAME(int count, int teams, int m, int n, int left, int vectors, int wide, MATRIX(a), MATRIX(u), MATRIX(v),
+          MATRIX(s), MATRIX(info), int ld_x, int ld_y, ROOM)
 {
 #ifndef __NV_CL_C_VERSION
     __local real scratch[4][ITEMS];
@@ -120,13 +124,16 @@ void NAME(int count, int teams, int m, int n, int left, int vectors, int wide, M
             top = max(top, largest[which * team + k]);
     int exponent = 0;
     if (top >= AS_BITS((real)INFINITY)) {
-        if (member == 0)
+        if (member == 0) {
+            AT(info, 0, b) = 0;
             AT(info, 1, b) = NOT_FINITE;
+        }
         here = 0;
     } else if (top > 0)
         frexp(AS_REAL(top), &exponent);
 
-    /* Reduce: reflector k is I - f f' / (beta (beta - alpha)), f being the pivot's column from row k on, but alpha - beta in place of alpha. */
+    /* Reduce. Reflector k is I - f f' / (beta (beta - alpha)), f being the pivot's column from row k on, with
+     * alpha - beta in place of alpha. */
     const int own[2] = { pair, pair + pairs };
     int active[2];
     real sums[4] = { 0, 0, 0, 0 };
@@ -254,13 +261,13 @@ void NAME(int count, int teams, int m, int n, int left, int vectors, int wide, M
         changed[id] = -1;
     barrier(FENCE);
 
-    /* Rotate, until n steps in a row have changed nothing. Who is at place i and moves to the right began 'step' places before on a circle through all places
-     * and back; who is beside it comes the other way. */
-    const real tolerance = max(n / (real)4, (real)4) * REAL_EPSILON * REAL_EPSILON; /* of squares of cosines */
-    int idle = 0;
+    /* Rotate, until n steps in a row have changed nothing. Who is at place i and about to move right was `turns` places
+     * before it on the circle of 2 n places, from left to right and back; who is beside it comes the other way. */
+    const real tolerance = max(n / (real)4, (real)4) * REAL_EPSILON * REAL_EPSILON; /* for squares of cosines */
+    int turns = 0, idle = 0;
     for (int step = 0; step < MOST_SWEEPS * n && idle < n; step++) {
-        const int i = 2 * pair + step % 2, turns = step % (2 * n);
-        const int right = i - turns + (i < turns ? 2 * n : 0), left = 2 * n - 2 - i - turns + (2 * n - 2 - i < turns ? 2 * n : 0);
+        const int i = 2 * pair + step % 2, opposite = 2 * n - 2 - i;
+        const int right = i - turns + (i < turns ? 2 * n : 0), left = opposite - turns + (opposite < turns ? 2 * n : 0);
         const int one = min(right, 2 * n - 1 - right), other = min(left, 2 * n - 1 - left);
         const int first = min(one, other), second = max(one, other), meet = here && i + 1 < n;
         SPACE real *const x_first = x + first * ld_x, *const x_second = x + second * ld_x;
@@ -276,7 +283,8 @@ void NAME(int count, int teams, int m, int n, int left, int vectors, int wide, M
         }
         ADD_IN_PAIR(products, 3)
 
-        /* The longer column becomes the first one, p. The angle t has tan 2t = 2 p'q / (p'p - q'q); divided by p'p nothing overflows. */
+        /* The longer column becomes the first one, p: the angle t has tan 2t = 2 p'q / (p'p - q'q), which is divided by
+         * p'p so that nothing overflows. */
         const real longer = max(products[0], products[1]), shorter = min(products[0], products[1]);
         const real reciprocal = 1 / longer, share = products[2] * reciprocal;
         const int turn = shorter >= SHORT * SHORT && share * products[2] > tolerance * shorter;
@@ -322,6 +330,7 @@ void NAME(int count, int teams, int m, int n, int left, int vectors, int wide, M
         }
         barrier(FENCE);
         idle = changed[step % 2] == step ? 0 : idle + 1; /* nobody writes there before the next barrier */
+        turns = turns + 1 < 2 * n ? turns + 1 : 0;
     }
 
     /* Sort. */
@@ -373,8 +382,8 @@ void NAME(int count, int teams, int m, int n, int left, int vectors, int wide, M
 #define IN_GLOBAL
 #define COMPLETED 64 /* items, and rows at most */
 
-/* Columns of q from `first` on, or where that is negative from the rank on: Gram and Schmidt, twice, on the unit vector that is farthest from
- * the columns that there are; 1/8 of it at least is left. q is rows x columns, by rows or by columns. */
+/* Columns of q, which is rows x columns, from `first` on, or where that is negative from the rank on: Gram and Schmidt,
+ * twice, on the unit vector that is farthest from the columns there are; 1/8 of it at least is left. */
 __kernel __attribute__((reqd_work_group_size(COMPLETED, 1, 1)))
 void complete_basis(int rows, int columns, int by_rows, int first, MATRIX(q), MATRIX(info))
 {

@@ -447,10 +447,11 @@ typedef struct {
 int lai_cl_bdsdc(const lai_opencl *cl, const lai_tree *tree, int right, const lai_matrix *numbers, const lai_tree_places *places,
                  const lai_matrix *s, const lai_matrix *room, const lai_matrix *z);
 
-/* A = U S V^T for each of many real matrices, m x n with 64 >= m >= n, by one-sided Jacobi rotations. A column of a, u, v, s and info is
- * what belongs to one matrix, without gaps: A; U (m x left); V; the values, descending, of A 2^e, whose largest entry is in [1/2, 1); e and the
- * rank, or in its place LAI_GESVJ_NOT_CONVERGED or LAI_GESVJ_NOT_FINITE, and then the rest is undefined. A and U are by rows and V by columns;
- * where `wide` is set, A and U are by columns and V by rows. u without rows: the values alone, v is not used either. */
+/* A = U S V^T for each of many real matrices, m x n with 64 >= m >= n, by one-sided Jacobi rotations. A column of a,
+ * u, v, s and info is what belongs to one matrix, without gaps: A; U (m x left); V; the values, descending, of A 2^e,
+ * whose largest entry is in [1/2, 1); e and the rank, or in its place one of the following, and then the rest is
+ * undefined. A and U are by rows and V by columns; where `wide` is set, A and U are by columns and V by rows. u
+ * without rows: the values alone, v is not used either. */
 enum { LAI_GESVJ_NOT_CONVERGED = -1, LAI_GESVJ_NOT_FINITE = -2 };
-int lai_cl_gesvj(const lai_opencl *cl, int m, int n, int left, int wide, const lai_matrix *a, const lai_matrix *u, const lai_matrix *v,
-                 const lai_matrix *s, const lai_matrix *info, const lai_matrix *work);
+int lai_cl_gesvj(const lai_opencl *cl, int m, int n, int left, int wide, const lai_matrix *a, const lai_matrix *u,
+                 const lai_matrix *v, const lai_matrix *s, const lai_matrix *info, const lai_matrix *work);

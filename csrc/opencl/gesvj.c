@@ -12,7 +12,7 @@ static const struct variant {
 /* Of what every device has, 32 KiB, the kernel takes some for itself. */
 enum { LOCAL_BYTES = 28 * 1024 };
 
-/* From column to column: an odd multiple of 2, so that every other column of four lies in banks of local memory of its own. */
+/* From column to column: an odd multiple of 2, so that what is read together lies in different banks of local memory. */
 static int padded(int rows)
 {
     return 2 * ((int)pieces(rows, 2) | 1);
@@ -63,6 +63,7 @@ int lai_cl_gesvj(const lai_opencl *cl, int m, int n, int left, int wide, const l
         return CL_SUCCESS;
     const lai_groups each = { count, 1, 1 };
     TRY(launch(cl, LAI_CL_COMPLETE_BASIS, each, INT(n), INT(n), INT(wide), INT(-1), MATRIX(v), MATRIX(info)));
-    return left > n ? launch(cl, LAI_CL_COMPLETE_BASIS, each, INT(m), INT(left), INT(!wide), INT(n), MATRIX(u), MATRIX(info))
-                    : CL_SUCCESS;
+    if (left > n)
+        TRY(launch(cl, LAI_CL_COMPLETE_BASIS, each, INT(m), INT(left), INT(!wide), INT(n), MATRIX(u), MATRIX(info)));
+    return CL_SUCCESS;
 }

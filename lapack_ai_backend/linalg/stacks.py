@@ -102,9 +102,15 @@ class Workspace:
         shape = plan.m, plan.n, plan.left
         lapack.gesvj(self.session, shape, plan.wide, a, found("u"), found("v"), self["s"], self["info"], found("work"))
 
-    def read(self, name: str, target: Array) -> None:
-        """An array, or its first columns."""
-        transfer.read(self.session, self[name].buffer, target)
+    def fetch(self, u: Array, s: Array, vh: Array) -> Array:
+        """Fill what `Plan.results` gave, or part of it, S being that of the scaled matrices; `lapack.gesvj`'s info."""
+        info = np.empty((len(s), 2), s.dtype)
+        targets = {"info": info, "s": s}
+        if self.plan.vectors:
+            targets |= {"u": vh, "v": u} if self.plan.wide else {"u": u, "v": vh}
+        for name, target in targets.items():
+            transfer.read(self.session, self[name].buffer, target)
+        return info
 
 
 def decompose(session: Session, a: Array, *, vectors: bool, full: bool, check_finite: bool, verify: str) -> Any:
@@ -132,14 +138,9 @@ def decompose(session: Session, a: Array, *, vectors: bool, full: bool, check_fi
 
 def _batch(work: Workspace, a: Array, u: Array, s: Array, vh: Array, verify: str) -> Array:
     """Fill `u`, `s`, `vh` with the decompositions of `a`, checked; which matrices are not finite, and have none."""
-    info = np.empty((len(a), 2), a.dtype)
     transfer.write(work.session, a, work["a"].buffer)
     work.decompose(len(a))
-    work.read("info", info)
-    work.read("s", s)
-    if work.plan.vectors:
-        work.read("u", vh if work.plan.wide else u)
-        work.read("v", u if work.plan.wide else vh)
+    info = work.fetch(u, s, vh)
     exponents, rank = info[:, 0].astype(int), info[:, 1]
     finite = rank != lapack.NOT_FINITE
     if (rank == lapack.NOT_CONVERGED).any():
