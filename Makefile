@@ -15,7 +15,8 @@ PACKAGE := $(shell find lapack_ai_backend -name '*.py')
 NATIVE_TESTS := $(wildcard tests/test_products*.py tests/test_fortran.py tests/test_interception.py \
     tests/test_operator_slot.py tests/test_blocked_products.py tests/test_integer_products.py)
 SECOND_RUN := tests/test_opencl_lapack.py tests/test_svd.py::test_ratios_on_shapes \
-    tests/test_svd.py::test_ratios_on_tall_wide_and_around_the_switch_to_qr tests/test_svd.py::test_both_ways_of_the_first_qr
+    tests/test_svd.py::test_ratios_on_tall_wide_and_around_the_switch_to_qr tests/test_svd.py::test_both_ways_of_the_first_qr \
+    tests/test_svd_stacks.py
 UARRAY_TESTS := $(wildcard tests/test_uarray.py tests/test_interception.py tests/test_declining.py)
 
 # Reports of the sanitizers reach the terminal, and faulthandler does not take their signals.

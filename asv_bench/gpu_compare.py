@@ -51,15 +51,17 @@ SQUARE: dict[str, peers.Maker] = {
     "gesvdp": peers.gesvdp,
 }
 DRIVERS = {driver: peers.of_torch(driver) for driver in ("gesvd", "gesvdj", "gesvda")}
+HOST: dict[str, peers.Maker] = {
+    OURS: peers.ours_through_scipy,
+    "scipy": peers.stock_scipy,
+    "torch": peers.torch_with_transfers,
+}
 
 # What a case's name begins with -> what it is, for people, and who takes part.
 KINDS: dict[str, tuple[str, dict[str, peers.Maker]]] = {
     "device": ("Economy SVD, device to device, Gaussian matrices", SQUARE),
     "values": ("Singular values alone, device to device, Gaussian matrices", SQUARE),
-    "host": (
-        "`scipy.linalg.svd`, NumPy arrays in and out, Gaussian matrices",
-        {OURS: peers.ours_through_scipy, "scipy": peers.stock_scipy, "torch": peers.torch_with_transfers},
-    ),
+    "host": ("`scipy.linalg.svd`, NumPy arrays in and out, Gaussian matrices", HOST),
     "tall": (
         "Economy SVD, device to device, tall Gaussian matrices",
         {OURS: peers.ours_on_device, **DRIVERS, "gesvdp": peers.gesvdp},
@@ -73,6 +75,17 @@ KINDS: dict[str, tuple[str, dict[str, peers.Maker]]] = {
         "`A @ B`, NumPy arrays in and out, Gaussian matrices",
         {OURS: peers.our_product, "numpy": peers.stock_product, "torch": peers.torch_product},
     ),
+    "stack": (  # PyTorch's gesvdj is gesvdjBatched up to 32 x 32 and a loop beyond; its gesvd would always be one
+        "Economy SVDs of a stack of Gaussian matrices, device to device",
+        {
+            OURS: peers.ours_of_stack,
+            "torch": peers.of_torch(None),
+            "cupy": peers.of_cupy,
+            "gesvdj": DRIVERS["gesvdj"],
+            "gesvda": DRIVERS["gesvda"],
+        },
+    ),
+    "host stack": ("`scipy.linalg.svd` of a stack of Gaussian matrices, NumPy arrays in and out", HOST),
 }
 
 CONDITION = 1e10
@@ -81,27 +94,38 @@ REFLECTORS = 8
 
 @dataclass(frozen=True)
 class Case:
-    """A matrix, and what is asked of it."""
+    """A matrix or a stack of them, and what is asked of it."""
 
     kind: str
     dtype: str
     m: int
     n: int
+    count: int = 1
 
     @property
     def name(self) -> str:
-        return f"{self.kind} {self.dtype} {self.m}x{self.n}"
+        return f"{self.kind} {self.dtype} {self._times}{self.m}x{self.n}"
+
+    @property
+    def title(self) -> str:
+        """In a table."""
+        return f"{self._times}{self.m} x {self.n} {self.dtype}"
+
+    @property
+    def _times(self) -> str:
+        return f"{self.count} x " if self.count > 1 else ""
 
     @property
     def work(self) -> float:
         """What times grow with."""
-        return float(self.m) * self.n * self.n
+        return float(self.count) * self.m * self.n * self.n
 
     def matrix(self) -> Array:
         """By rows, the same in every run."""
         rng = np.random.default_rng(self.n)
         if "graded" not in self.kind:
             real, shape = np.finfo(self.dtype).dtype, (self.m, self.n)
+            shape = (self.count, *shape) if self.count > 1 else shape
             a = rng.standard_normal(shape, real)
             return a if real == self.dtype else (a + 1j * rng.standard_normal(shape, real)).astype(self.dtype)
         a = np.zeros((self.m, self.n))
@@ -133,15 +157,20 @@ def cases(size: str) -> Iterator[Case]:
         yield from (Case("values", dtype, each, each) for each in n[:3])
     yield from (Case("host", "complex128", each, each) for each in n[:3])
     yield Case("tall", "complex128", *tall[-1])
+    for dtype in dtypes:
+        for m, count in ((8, 9), (40, 3)) if size == "tiny" else ((8, 100_000), (16, 30_000), (32, 10_000), (64, 1000)):
+            yield Case("stack", dtype, m, m, count)
+    yield Case("host stack", "float64", 8, 8, 9) if size == "tiny" else Case("host stack", "float64", 32, 32, 10_000)
 
 
 # ---- checks ----------------------------------------------------------------------------------------
 
 
 class Checks:
-    """LAPACK's ratios (TESTING/EIG/ddrvbd.f) of decompositions of one matrix, in double precision.
+    """LAPACK's ratios (TESTING/EIG/ddrvbd.f) of decompositions of one matrix, the worst of a stack.
 
-    They are formed by PyTorch on the GPU where that is there, by NumPy otherwise: never by what is under test.
+    They are formed in double precision, by PyTorch on the GPU where that is there, by NumPy otherwise: never by what
+    is under test.
     """
 
     def __init__(self, a: Array) -> None:
@@ -152,15 +181,17 @@ class Checks:
         return self._ratios(u, s, vh, self.eps)
 
     def _ratios(self, u: Any, s: Any, vh: Any, eps: float) -> dict[str, float]:
-        (m, n), s = self.a.shape, _widened(s)
-        if not (float(s[0]) < math.inf and bool((s[1:] <= s[:-1]).all()) and float(s[-1]) >= 0):
+        (m, n), s = self.a.shape[-2:], _widened(s)
+        falls = bool((s[..., 1:] <= s[..., :-1]).all())
+        if not (falls and bool((s[..., 0] < math.inf).all()) and bool((s[..., -1] >= 0).all())):
             return {"order": math.inf}
         if u is None:
-            error = float(abs(s - self.reference).max())
-            return {"values": error / (float(self.reference[0]) * n * eps)}
+            errors = _largest(abs(s - self.reference)) / self.reference[..., 0]
+            return {"values": float(errors.max()) / (n * eps)}
         u, vh = _widened(u), _widened(vh)
-        residual = _norm1(self.a - (u * s) @ vh) / (_norm1(self.a) * m * eps)
-        return {"residual": residual, "U": _orthogonality(u) / eps, "V": _orthogonality(vh.T) / eps}
+        residuals = _norm1(self.a - (u * s[..., None, :]) @ vh) / _norm1(self.a)
+        found = {"U": _orthogonality(u), "V": _orthogonality(vh.swapaxes(-1, -2))}
+        return {"residual": float(residuals.max()) / (m * eps)} | {name: each / eps for name, each in found.items()}
 
     @functools.cached_property
     def reference(self) -> Any:
@@ -207,14 +238,19 @@ def _widened(x: Any) -> Any:
 
 
 def _orthogonality(q: Any) -> float:
-    gram = q.conj().T @ q
-    diagonal = list(range(len(gram)))
-    gram[diagonal, diagonal] -= 1
-    return _norm1(gram) / len(q)
+    gram = q.conj().swapaxes(-1, -2) @ q
+    diagonal = list(range(gram.shape[-1]))
+    gram[..., diagonal, diagonal] -= 1
+    return float(_norm1(gram).max()) / q.shape[-2]
 
 
-def _norm1(a: Any) -> float:
-    return float(abs(a).sum(0).max())
+def _norm1(a: Any) -> Any:
+    return _largest(abs(a).sum(-2))
+
+
+def _largest(x: Any) -> Any:
+    """Of the last dimension."""
+    return x.max(-1) if isinstance(x, np.ndarray) else x.amax(-1)
 
 
 # ---- measuring -------------------------------------------------------------------------------------
@@ -402,7 +438,7 @@ def tables(found: Found) -> Iterator[str]:
             yield f"\n{title}:\n\n| matrix | {' | '.join(makers)} |\n| --- {'| --- ' * len(makers)}|"
         for case, entries in rows:
             cells = (cell(entries[name], entries[OURS]) for name in makers)
-            yield f"| {case.m} x {case.n} {case.dtype} | {' | '.join(cells)} |"
+            yield f"| {case.title} | {' | '.join(cells)} |"
 
 
 def write(path: Path, facts: dict[str, str], found: Found) -> None:

@@ -8,6 +8,7 @@ import importlib
 import math
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,8 +16,8 @@ import numpy as np
 import scipy.linalg
 
 import lapack_ai_backend as lapack_ai
-from lapack_ai_backend.linalg import gesdd
-from lapack_ai_backend.opencl import devices, lapack
+from lapack_ai_backend.linalg import gesdd, stacks
+from lapack_ai_backend.opencl import devices, lapack, transfer
 from lapack_ai_backend.opencl.session import Session, open_session
 
 Array = np.ndarray[Any, Any]
@@ -44,7 +45,7 @@ class Call(NamedTuple):
     note: Callable[[Any], str] = lambda result: ""
 
 
-Maker = Callable[[Array, bool, str], Call]  # of a matrix by rows, whether with vectors, the option device=
+Maker = Callable[[Array, bool, str], Call]  # of a matrix or stack by rows, whether with vectors, the option device=
 
 
 # ---- ours ------------------------------------------------------------------------------------------
@@ -123,6 +124,26 @@ def torch_product(a: Array, vectors: bool, option: str) -> Call:
         return ((torch.from_numpy(a).cuda() @ torch.from_numpy(b).cuda()).cpu().numpy(),)
 
     return Call(run)
+
+
+def ours_of_stack(a: Array, vectors: bool, option: str) -> Call:
+    """From small matrices in device memory, which are kept, to U, S and V in device memory, by one launch."""
+    session, (count, m, n) = _session(a, option), a.shape
+    plan = replace(stacks.plan(m, n, a.dtype.name, count, vectors=vectors, full=False), batch=count)
+    work = stacks.Workspace(session, plan)
+    transfer.write(session, a, work["a"].buffer)
+
+    def run() -> None:
+        with session.lock:
+            work.decompose(count)
+            session.queue.finish()
+
+    def factors(result: None) -> tuple[Any, Array, Any]:
+        u, s, vh = plan.results(count)
+        exponents = work.fetch(u, s, vh)[:, :1].astype(int)
+        return (u if vectors else None), np.ldexp(s, -exponents), (vh if vectors else None)
+
+    return Call(run, factors)
 
 
 def ours_through_scipy(a: Array, vectors: bool, option: str) -> Call:

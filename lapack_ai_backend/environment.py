@@ -91,7 +91,7 @@ PROCESS_VARIABLES = {
         "LAPACK_AI_PINNED", boolean, None, "transfers through pinned memory: 0 never, 1 on every device; 64 MiB at most"
     ),
     "batch_size_limit": Variable(
-        "LAPACK_BATCH_SIZE_LIMIT", number(1), 1024, "most matrices in one device launch (read, not used yet)"
+        "LAPACK_BATCH_SIZE_LIMIT", number(1), 1024, "most matrices of a stack in one device launch"
     ),
     "dashboard_port": Variable(
         "LAPACK_DASHBOARD_PORT", number(1, 65535), 8080, "port of the dashboard (read, not used yet)"

@@ -94,6 +94,25 @@ def test_each_error_has_its_ratio(alone: ModuleType) -> None:
         assert checks.ratios(*factors)[name] > alone.LIMIT
 
 
+def test_one_wrong_matrix_of_a_stack_is_found(alone: ModuleType) -> None:
+    stack = np.random.default_rng(0).standard_normal((5, 8, 6))
+    checks = alone.Checks(stack)
+    parts = np.linalg.svd(stack, full_matrices=False)
+    assert alone.is_right(checks.ratios(*parts))
+    assert alone.is_right(checks.ratios(None, parts.S, None))
+    single = [alone.Checks(a).ratios(*(part[k] for part in parts)) for k, a in enumerate(stack)]
+    worst = {name: max(each[name] for each in single) for name in single[0]}
+    assert checks.ratios(*parts) == pytest.approx(worst, rel=0.5)
+    for which, name in enumerate(("U", "residual", "V")):
+        wrong = [part.copy() for part in parts]
+        wrong[which][3] *= 1 + 1e-9
+        assert checks.ratios(*wrong)[name] > alone.LIMIT
+    values = parts.S.copy()
+    values[3, 2] *= 1 + 1e-9
+    assert checks.ratios(None, values, None)["values"] > alone.LIMIT
+    assert checks.ratios(None, values[:, ::-1], None)["order"] > alone.LIMIT
+
+
 def test_failures_and_long_calls_are_told(alone: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(a: np.ndarray[Any, Any], vectors: bool, option: str) -> Any:
         raise MemoryError("out of memory\nand much more")

@@ -128,6 +128,7 @@ LAYERS = (
     "linalg.gemm",
     "linalg.lstsq",
     "linalg.svd",
+    "linalg.stacks",
     "linalg.gesdd",
     "linalg.bidiagonal",
     "linalg.verification",

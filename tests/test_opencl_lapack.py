@@ -665,6 +665,68 @@ def test_divide_and_conquer_is_the_same_on_any_number_of_threads(dtype: str) -> 
     assert (tree.numbers == same.numbers).all()
 
 
+# ---- stacks ----------------------------------------------------------------------------------------------
+
+
+def stack_on_device(host: Host, stack: Array, wide: bool) -> Matrix:
+    """A column for each matrix, by rows, or by columns where `wide`."""
+    return host.to_device((stack.swapaxes(1, 2) if wide else stack).reshape(len(stack), -1).T)
+
+
+def room_for_stack(host: Host, count: int, m: int, n: int, left: int) -> tuple[Matrix, ...]:
+    """u, v, s, info and the workspace of `gesvj`."""
+    work = host.work(max(lapack.gesvj_work(host.dtype, m, n, True, count), 1))
+    return *(host.empty(rows, count) for rows in (m * left, n * n, n, 2)), work
+
+
+@pytest.mark.parametrize("wide", [False, True])
+@pytest.mark.parametrize(
+    ("m", "n", "left"), [(9, 5, 5), (9, 5, 9), (32, 32, 32), (40, 35, 40), (64, 32, 32), (3, 1, 3)]
+)
+def test_gesvj(real_host: Host, m: int, n: int, left: int, wide: bool) -> None:
+    """One of the matrices has not full rank."""
+    stack = real_host.random(7, m, n).astype(real_host.dtype)
+    stack[2, :, -1] = 0
+    a, (u, v, s, info, work) = stack_on_device(real_host, stack, wide), room_for_stack(real_host, 7, m, n, left)
+    lapack.gesvj(real_host.session, (m, n, left), wide, a, u, v, s, info, work)
+    found_u, found_v = real_host.from_device(u).T, real_host.from_device(v).T
+    us = found_u.reshape(7, left, m).swapaxes(1, 2) if wide else found_u.reshape(7, m, left)
+    vs = found_v.reshape(7, n, n) if wide else found_v.reshape(7, n, n).swapaxes(1, 2)
+    values, (exponents, ranks) = real_host.from_device(s).T, real_host.from_device(info)
+    np.testing.assert_array_equal(exponents, -np.frexp(np.abs(stack).max((1, 2)))[1])
+    assert list(ranks) == [n, n, n - 1, n, n, n, n]
+    for k, matrix_ in enumerate(stack):
+        product = us[k][:, :n].astype(float) * np.ldexp(values[k], -int(exponents[k])) @ vs[k].T
+        eps = float(np.finfo(real_host.dtype).eps)
+        assert np.abs(matrix_ - product).sum(0).max() <= ALARM * eps * m * np.abs(matrix_).sum(0).max()
+        assert max(orthogonality(us[k]), orthogonality(vs[k])) <= ALARM
+    np.testing.assert_array_equal(
+        real_host.from_device(a), real_host.from_device(stack_on_device(real_host, stack, wide))
+    )
+
+
+@pytest.mark.parametrize("n", [5, 40])
+def test_values_alone_by_gesvj_touch_nothing_else(real_host: Host, n: int) -> None:
+    stack = real_host.random(3, 41, n).astype(real_host.dtype)
+    stack[1, 3, 2] = np.nan
+    a, (_, _, s, info, work) = stack_on_device(real_host, stack, False), room_for_stack(real_host, 3, 41, n, n)
+    lapack.gesvj(real_host.session, (41, n, n), False, a, None, None, s, info, work)
+    (exponents, ranks), values = real_host.from_device(info), real_host.from_device(s)
+    assert list(ranks) == [n, lapack.NOT_FINITE, n]
+    for k in (0, 2):
+        wanted = np.linalg.svd(np.ldexp(stack[k].astype(float), int(exponents[k])), compute_uv=False)
+        assert difference(values[:, k], wanted, 41) <= ALARM
+
+
+def test_gesvj_without_enough_workspace_does_nothing(real_host: Host) -> None:
+    stack = real_host.random(3, 40, 40).astype(real_host.dtype)
+    a, (u, v, s, info, _) = stack_on_device(real_host, stack, False), room_for_stack(real_host, 3, 40, 40, 40)
+    work = real_host.work(lapack.gesvj_work(real_host.dtype, 40, 40, True, 3) - 1)
+    with pytest.raises(DeviceError, match=r"gesvj: CL_INVALID_BUFFER_SIZE \(-61\)"):
+        lapack.gesvj(real_host.session, (40, 40, 40), False, a, u, v, s, info, work)
+    assert np.isnan(real_host.from_device(info)).all()
+
+
 # ---- auxiliary routines --------------------------------------------------------------------------------
 
 

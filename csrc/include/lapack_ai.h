@@ -339,6 +339,7 @@ enum lai_cl_kernel {
     LAI_CL_LEAF_VECTORS, LAI_CL_MERGE_ROTATE, LAI_CL_MERGE_GATHER, LAI_CL_MERGE_SECULAR, LAI_CL_MERGE_KEEP, LAI_CL_PERMUTE,
     LAI_CL_UNIT_LOWER, LAI_CL_GRAM, LAI_CL_LARFT,
     LAI_CL_POTRF, LAI_CL_TRSM, LAI_CL_DISTANCE_TO_IDENTITY,
+    LAI_CL_GESVJ, LAI_CL_GESVJ_LARGE, LAI_CL_COMPLETE_BASIS,
     LAI_CL_KERNELS
 };
 
@@ -390,6 +391,7 @@ int64_t lai_cl_gebrd_work(int dtype, int m, int n);
 int64_t lai_cl_geqrf_work(int dtype, int m, int n);
 int64_t lai_cl_cholqr_work(int dtype, int m, int n);
 int64_t lai_cl_ormqr_work(int dtype, int m, int n, int k);
+int64_t lai_cl_gesvj_work(int dtype, int m, int n, int vectors, int count);
 
 /* result (1 x 1, real) = max |A|, of real and imaginary parts; Inf where A holds a NaN or an Inf. */
 int lai_cl_max_abs(const lai_opencl *cl, const lai_matrix *a, const lai_matrix *result, const lai_matrix *work);
@@ -456,3 +458,12 @@ typedef struct {
 } lai_tree_places;
 int lai_cl_bdsdc(const lai_opencl *cl, const lai_tree *tree, int right, const lai_matrix *numbers, const lai_tree_places *places,
                  const lai_matrix *s, const lai_matrix *room, const lai_matrix *z);
+
+/* A = U S V^T for each of many real matrices, m x n with 64 >= m >= n, by one-sided Jacobi rotations. A column of a,
+ * u, v, s and info is what belongs to one matrix, without gaps: A; U (m x left); V; the values, descending, of A 2^e,
+ * whose largest entry is in [1/2, 1); e and the rank, or in its place one of the following, and then the rest is
+ * undefined. A and U are by rows and V by columns; where `wide` is set, A and U are by columns and V by rows. u
+ * without rows: the values alone, v is not used either. */
+enum { LAI_GESVJ_NOT_CONVERGED = -1, LAI_GESVJ_NOT_FINITE = -2 };
+int lai_cl_gesvj(const lai_opencl *cl, int m, int n, int left, int wide, const lai_matrix *a, const lai_matrix *u,
+                 const lai_matrix *v, const lai_matrix *s, const lai_matrix *info, const lai_matrix *work);

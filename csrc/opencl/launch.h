@@ -19,6 +19,7 @@ typedef struct {
 #define LONG(x)     { sizeof(int64_t), &(const int64_t){ x } }
 #define VECTOR(x)   { sizeof(void *), &(x)->buffer }, { sizeof(int64_t), &(x)->offset }
 #define MATRIX(a)   VECTOR(a), { sizeof(int64_t), &(a)->ld }
+#define LOCAL(size) { size, NULL }      /* local memory, of so many bytes */
 
 typedef struct {
     int64_t x, y, z;

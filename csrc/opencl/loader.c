@@ -62,6 +62,9 @@ static const size_t work_group_sizes[LAI_CL_KERNELS][3] = {
     [LAI_CL_POTRF] = { 256, 1, 1 },
     [LAI_CL_TRSM] = { 256, 1, 1 },
     [LAI_CL_DISTANCE_TO_IDENTITY] = { 256, 1, 1 },
+    [LAI_CL_GESVJ] = { 64, 1, 1 },
+    [LAI_CL_GESVJ_LARGE] = { 256, 1, 1 },
+    [LAI_CL_COMPLETE_BASIS] = { 64, 1, 1 },
 };
 
 void lai_cl_forget_arguments(const lai_opencl *cl)
@@ -75,7 +78,10 @@ static int set_arguments(void *kernel, lai_kept_arguments *kept, const lai_argum
 {
     for (int i = 0; i < count; i++) {
         uint64_t value = 0;
-        memcpy(&value, arguments[i].value, arguments[i].size);
+        if (arguments[i].value == NULL)
+            value = arguments[i].size;
+        else
+            memcpy(&value, arguments[i].value, arguments[i].size);
         if (i < kept->known && kept->values[i] == value)
             continue;
         kept->values[i] = value;

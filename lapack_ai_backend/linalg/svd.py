@@ -1,7 +1,7 @@
 """``scipy.linalg.svd``, ``svdvals`` and ``norm``, ``numpy.linalg.svd`` and ``cond`` on an OpenCL device.
 
-Their arguments in, their results out. The decomposition of one matrix is in gesdd.py; here are arguments, stacks,
-checks and layouts.
+Their arguments in, their results out. The decomposition of one matrix is in gesdd.py, that of a stack of small ones in
+stacks.py; here are arguments, other stacks, checks and layouts.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import scipy
 from numpy.linalg import _linalg  # for the type of numpy.linalg.svd's results, which has no public name
 
 from lapack_ai_backend.errors import Decline
-from lapack_ai_backend.linalg import Settings, gesdd
+from lapack_ai_backend.linalg import Settings, gesdd, stacks
 from lapack_ai_backend.linalg.verification import Verification
 from lapack_ai_backend.opencl import devices, memory, transfer
 from lapack_ai_backend.opencl.session import Session, open_session
@@ -116,12 +116,17 @@ def are_flags(*values: object) -> bool:
 
 
 def _decompose(options: Settings, a: Array, order: str | None, full: bool, check_finite: bool) -> Any:
-    """Every matrix of a stack, one after the other by the same kernels; ``NotImplemented`` leaves all to stock.
+    """Every matrix of a stack, unless they are small one after the other; ``NotImplemented`` leaves all to stock.
 
     `order`: U's and Vh's in memory; None for the singular values alone.
     """
     vectors, dtype = order is not None, a.dtype.newbyteorder("=")
     session = session_of(options, dtype.name)
+    if stacks.serves(a):
+        with session.lock:
+            return stacks.decompose(
+                session, a, vectors=vectors, full=full, check_finite=check_finite, verify=options.verify
+            )
     if max(a.shape[-2:]) > MOST_SLENDER * min(a.shape[-2:]):
         return NotImplemented
     plan = gesdd.plan(a.shape[-2], a.shape[-1], dtype.name, vectors=vectors, full=full)

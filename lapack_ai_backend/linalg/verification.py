@@ -1,4 +1,4 @@
-"""Checks of a singular value decomposition that a device has computed; on the host, on what the caller gets.
+"""Checks of singular value decompositions that a device has computed; on the host, on what the caller gets.
 
 `Verification.probe` costs seven products of a matrix and a vector, against the many
 sweeps of the decomposition itself. It is there for what tests cannot foresee: a
@@ -112,6 +112,62 @@ class Verification:
         info = np.finfo(self.a.dtype)
         units = error / (max(norm, float(info.tiny)) * float(info.eps))  # the norm of a zero matrix is 0
         allowed = LIMIT[0] + LIMIT[1] * (length or min(self.a.shape)) ** 0.5
+        _assert(units <= allowed, f"{what}: {units:.3g} eps, {allowed:.3g} are allowed")
+
+
+class StackVerification:
+    """The same for a stack of real matrices, (count, m, n), whose entries times ``2**exponents`` are at most 1.
+
+    One random vector serves all of them.
+    """
+
+    def __init__(self, a: Array, exponents: Array) -> None:
+        info = np.finfo(a.dtype)
+        if np.abs(exponents).max() > SAFE[info.dtype.name]:
+            a, exponents = np.ldexp(a, exponents[:, None, None]), np.zeros_like(exponents)
+        self.a, self.exponents = a, exponents
+        self.factors = np.ldexp(info.dtype.type(1), exponents)[:, None]
+
+    def values(self, s: Array) -> None:
+        """As `Verification.values`."""
+        _assert(bool(np.isfinite(s).all()), "singular values are not finite")
+        _assert(bool((s[:, 1:] <= s[:, :-1]).all() and (s >= 0).all()), "singular values are not sorted, or negative")
+        norms = np.sqrt(np.einsum("bij,bij->b", self.a, self.a, dtype=float)) * self.factors[:, 0]
+        found = np.sqrt(np.einsum("bi,bi->b", s, s, dtype=float))
+        self._assert_small(norms - found, np.maximum(norms, found), "sum of squares of the singular values")
+
+    def sample(self, s: Array) -> None:
+        """Small values could hide behind large ones: those of one matrix against LAPACK's."""
+        k = int(np.random.default_rng(self.a.shape).integers(len(s)))
+        Verification(self.a[k], int(self.exponents[k])).reference(s[k])
+
+    def probe(self, u: Array, s: Array, vh: Array) -> None:
+        """As `Verification.probe`."""
+        self.values(s)
+        rank = s.shape[1]
+        rng = np.random.default_rng(self.a.shape)
+        x, y, z = (rng.standard_normal(n).astype(s.dtype) for n in (vh.shape[2], u.shape[2], vh.shape[1]))
+        # No @, which would be the user's call in traces and counters; and no BLAS, whose threads take longer to wake.
+        scaled = s * np.einsum("bij,j->bi", vh[:, :rank], x)
+        residual = np.einsum("bij,j->bi", self.a, x) * self.factors - np.einsum("bij,bj->bi", u[:, :, :rank], scaled)
+        self._assert_small(residual, s[:, 0] * np.sqrt(np.dot(x, x)), "residual")
+        back = np.einsum("bij,bi->bj", u, np.einsum("bij,j->bi", u, y))
+        self._assert_small(back - y, np.sqrt(np.dot(y, y)), "orthogonality of U", u.shape[1])
+        back = np.einsum("bij,bj->bi", vh, np.einsum("bij,i->bj", vh, z))
+        self._assert_small(back - z, np.sqrt(np.dot(z, z)), "orthogonality of V", len(z))
+
+    def reference(self, s: Array, u: Array | None = None, vh: Array | None = None) -> None:
+        """As `Verification.reference`, one matrix after the other."""
+        for k, a in enumerate(self.a):
+            vectors = () if u is None or vh is None else (u[k], vh[k])
+            Verification(a, int(self.exponents[k])).reference(s[k], *vectors)
+
+    def _assert_small(self, errors: Array, norms: Any, what: str, length: int | None = None) -> None:
+        """`errors`: numbers, or vectors whose length is meant."""
+        info = np.finfo(self.a.dtype)
+        sizes = np.abs(errors) if errors.ndim == 1 else np.sqrt(np.einsum("bi,bi->b", errors, errors, dtype=float))
+        units = float((sizes / (np.maximum(norms, info.tiny) * float(info.eps))).max())
+        allowed = LIMIT[0] + LIMIT[1] * (length or min(self.a.shape[1:])) ** 0.5
         _assert(units <= allowed, f"{what}: {units:.3g} eps, {allowed:.3g} are allowed")
 
 

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from lapack_ai_backend.opencl.session import Session
 
 
+NOT_CONVERGED, NOT_FINITE = lib.LAI_GESVJ_NOT_CONVERGED, lib.LAI_GESVJ_NOT_FINITE  # in place of a rank, see gesvj
+
+
 class Matrix(NamedTuple):
     """A column-major matrix: element (i, j) is at ``offset + i + j * ld``. A vector has one column.
 
@@ -83,6 +86,11 @@ def cholqr_work(dtype: str, m: int, n: int) -> int:
 def ormqr_work(dtype: str, m: int, n: int, k: int) -> int:
     """Elements of the workspace of `ormqr` of k reflectors on an m x n matrix."""
     return int(lib.lai_cl_ormqr_work(DTYPES[dtype], m, n, k))
+
+
+def gesvj_work(dtype: str, m: int, n: int, vectors: bool, count: int) -> int:
+    """Elements of the workspace of `gesvj` of so many m x n matrices; 0 where local memory suffices."""
+    return int(lib.lai_cl_gesvj_work(DTYPES[dtype], m, n, vectors, count))
 
 
 # ---- auxiliary routines ---------------------------------------------------------------------------
@@ -253,6 +261,40 @@ def bdsvx(session: Session, d: Matrix, e: Matrix, s: Matrix) -> None:
     Small ones, down to about tiny max(1, |B|^2), have as many digits as large ones; they descend up to rounding only.
     """
     _run(session, "bdsvx", d, e, s)
+
+
+def gesvj(
+    session: Session,
+    shape: tuple[int, int, int],
+    wide: bool,
+    a: Matrix,
+    u: Matrix | None,
+    v: Matrix | None,
+    s: Matrix,
+    info: Matrix,
+    work: Matrix | None = None,
+) -> None:
+    """``A = U S V.T`` for many real m x n matrices, 64 >= m >= n, by one-sided Jacobi rotations.
+
+    Each argument holds one column, without gaps, for each of them.
+
+    Parameters
+    ----------
+    shape : (m, n, columns of U)
+        The latter is n or m.
+    wide : bool
+        Whether A and U are by columns and V by rows; else A and U are by rows and V by columns.
+    a, u, v : Matrix
+        u and v are None for singular values alone.
+    s : Matrix
+        The values of ``A * 2**e``, largest entry in [1/2, 1), descending.
+    info : Matrix
+        e and the rank; in place of the rank `NOT_CONVERGED` or `NOT_FINITE`, and the rest is undefined.
+    work : Matrix or None
+        `gesvj_work` elements; None where that is 0.
+    """
+    none = a._replace(rows=0)
+    _run(session, "gesvj", *shape, wide, a, u or none, v or none, s, info, work or none)
 
 
 def _run(session: Session, routine: str, *arguments: Any, dtype: str | None = None) -> None:

@@ -40,6 +40,8 @@ SOURCES = (
     "svd/divide.cl",
     "svd/postprocess.cl",
     "svd/cholesky.cl",
+    "svd/jacobi.cl",
+    "svd/jacobi.cl",  # first for matrices in local memory, then for those in global memory
 )
 
 # Of complex matrices; all other kernels are those of their parts.

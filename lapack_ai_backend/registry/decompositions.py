@@ -62,7 +62,7 @@ register(
         dict.fromkeys(("float32", "float64", "complex64", "complex128"), (NORMWISE, 50.0)),
         where=OPENCL,
         source="Golub and Kahan (1965), blocked as LAPACK's labrd and gebrd; divide and conquer (bdsdc) for vectors, "
-        "Sturm multisection for values alone",
+        "Sturm multisection for values alone; stacks up to 64x64: Jacobi rotations as Drmac and Veselic (2008)",
         run=SVD,
     )
 )
