@@ -15,7 +15,7 @@ from lapack_ai_backend.registry import Limits
 MACHINE = "2026-11-22, 2 shared cores of a Xeon with AVX-512, NumPy 2.5.5, one thread"
 
 H100 = "NVIDIA H100 beside 16 Xeon cores, NumPy 2.5.2, SciPy 1.18.1"
-GPU, GPU_LATER = "2026-11-22, " + H100, "2026-11-23, " + H100
+GPU = "2026-11-23, " + H100
 
 # Of the smaller dimension. Slower GPUs break even later than the one measured, which does so below 512.
 LARGE = Limits(min_dim=1024)
@@ -123,10 +123,10 @@ RULES = (
         "matmul-device",
         MATMUL,
         FLOATS,
-        Limits(min_dim=4096, max_batch=1, symmetric=False),
+        Limits(min_dim=3072, max_batch=1, symmetric=False),
         "opencl_gemm",
-        "asv ProductGpu, arrays in and out: 2.5 times NumPy (float64, n = 4096), 14 (8192); float32 1.4, 9.3; at 3000 "
-        "1.3 and 0.7. " + GPU_LATER,
+        "arrays in and out: 2.5 times NumPy (float64, n = 3072), 5.6 (4096), 17 (8192); float32 1.8, 2.2, 9.9; at 2048 "
+        "0.9 to 1.4 and 0.5 to 0.7. gpu_compare.py, product. " + GPU,
     ),
     Rule(
         "matmul-large",
@@ -162,7 +162,8 @@ RULES = (
         ("float32", "float64"),
         LARGE,
         "opencl_svd",
-        "gpu_compare.py, 2026-11-23, U and V: 8.8 times SciPy (float64, n = 1024), 17 (2048), 29 (4096). " + GPU,
+        "gpu_compare.py, U and V, arrays in and out: 8.9 times SciPy (float64, n = 1024), 28 (2048), 43 (4096); at 512 "
+        "4. " + GPU,
     ),
     *(
         Rule(
@@ -171,8 +172,8 @@ RULES = (
             FLOATS + COMPLEX,
             LARGE,
             "opencl_svd",
-            "asv RatioGpu, arrays in and out: svd 4.2 times NumPy (float64, n = 1024), 21 (2048); cond 6.7, 14; of "
-            "complex matrices as scipy.linalg's. " + GPU_LATER,
+            "arrays in and out: svd 12 times NumPy (float64, n = 1024), 15 (float32); cond by asv RatioGpu, before the "
+            "reduction became faster, 6.7; of complex matrices as scipy.linalg's. " + GPU,
         )
         for name in ("svd", "cond")
     ),
@@ -180,10 +181,10 @@ RULES = (
         "lstsq-large",
         "scipy.linalg.lstsq",
         FLOATS,
-        Limits(square=True, min_dim=1024),
+        LARGE,
         "opencl_svd",
-        "asv RatioGpu.track_lstsq, three right-hand sides: 5.9 times SciPy (float64, n = 1024), 16 (2048); float32 "
-        "3.9, 9.8. Of 20000 x 1000, 0.9 s: longer than expected, so not routed. " + GPU_LATER,
+        "three right-hand sides, arrays in and out: 11 times SciPy (float64, n = 1024), 7 (float32), 21 (float64, "
+        "20000 x 1000). " + GPU,
     ),
     *(
         Rule(
@@ -192,8 +193,8 @@ RULES = (
             FLOATS,
             LARGE,
             "opencl_svd",
-            "asv RatioGpu.track_svdvals, values alone: 4.9 times SciPy (float64, n = 1024), 10 (2048), 17 (4096); "
-            "float32 3.6, 8.0, 15; at 512 1.7 and 1.2. " + GPU,
+            "values alone, arrays in and out: 13 times SciPy (float64, n = 1024), 9 (float32); before the reduction "
+            "became faster, by asv RatioGpu, 10 (float64, n = 2048), 17 (4096). " + GPU,
         )
         for name in ("svdvals", "norm")
     ),
@@ -204,9 +205,21 @@ RULES = (
             COMPLEX,
             LARGE,
             "opencl_svd",
-            "asv RatioGpu, arrays in and out: U and V 6.4 times SciPy (complex128, n = 1024), 14 (2048), complex64 "
-            "3.7, 10; values alone complex128 9.4, 13. " + GPU_LATER,
+            "gpu_compare.py, U and V, arrays in and out: 13 times SciPy (complex128, n = 1024), 31 (2048), 38 (4096); "
+            "by asv RatioGpu complex64 3.7, 10, values alone complex128 9.4, 13. " + GPU,
         )
         for name in ("svd", "svdvals", "norm")
+    ),
+    *(
+        Rule(
+            f"{function.rpartition('.')[2]}-stack{'-numpy' * function.startswith('numpy')}",
+            function,
+            FLOATS,
+            Limits(min_dim=32, max_dim=64, min_batch=1000),
+            "opencl_svd",
+            "gpu_compare.py, host stack, 10 000 matrices 32 x 32, arrays in and out: 12.5 times SciPy (float64); 1000 "
+            "of 64 x 64 take 13 ms on the device. " + GPU,
+        )
+        for function in ("scipy.linalg.svd", "scipy.linalg.svdvals", "numpy.linalg.svd")
     ),
 )
