@@ -225,7 +225,7 @@ def test_names_of_variables() -> None:
         "LAPACK_AI",
         *(f"LAPACK_AI_{each}" for each in ("POLICY", "ACCURACY", "DEVICE", "FORCE", "DISABLE", "STRICT", "VERIFY")),
         *(f"LAPACK_AI_{each}" for each in ("NUM_THREADS", "WORKSPACE", "PINNED", "LOG", "DEBUG")),
-        *(f"LAPACK_GPU_{each}" for each in ("ENABLED", "MEMORY_LIMIT")),
+        *(f"LAPACK_GPU_{each}" for each in ("ENABLED", "MEMORY_LIMIT", "TIMEOUT")),
         *(f"LAPACK_{each}" for each in ("LOG_LEVEL", "DASHBOARD_PORT", "BATCH_SIZE_LIMIT")),
     }
 

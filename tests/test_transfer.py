@@ -201,7 +201,7 @@ def test_release_gives_the_memory_back(session: Session, pinned: None, monkeypat
     a = random(9 * PIECE // 8)
     there_and_back(session, a)
     lanes = [weakref.ref(lane) for lane in session.staging.lanes]
-    staging = session.staging
+    staging, threads = session.staging, [*session.staging.threads._threads]
     with monkeypatch.context() as patch:
         patch.setattr(devices, "is_forked", lambda: True)
         sessions.release()
@@ -209,9 +209,8 @@ def test_release_gives_the_memory_back(session: Session, pinned: None, monkeypat
     del staging
     lapack_ai.disable()
     assert session.staging is None
-    for thread in threading.enumerate():
-        if thread.name.startswith("lapack-ai-transfer"):
-            thread.join(10)
+    for thread in threads:
+        thread.join(10)
     assert [lane() for lane in lanes] == [None] * len(lanes)
     assert there_and_back(session, a).tobytes() == a.tobytes()
 
